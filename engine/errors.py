@@ -1,0 +1,20 @@
+"""The one exception that a user, not a programmer, can cause."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used.
+
+    Its message is one sentence that says what was wrong, what was given and
+    what would work. Commands print it without a traceback and exit with 2.
+    """
+
+
+def unknown(kind: str, given: str, known: Iterable[str]) -> InputError:
+    """Error for a name that is not on a list: names the list, and the nearest entry if one is near."""
+    names = list(known)
+    near = get_close_matches(given, names, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    return InputError(f"unknown {kind} {given!r}{hint}: known are {', '.join(names) or 'none'}.")
