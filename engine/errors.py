@@ -12,9 +12,9 @@ class InputError(ValueError):
     """
 
 
-def unknown(kind: str, given: str, known: Iterable[str]) -> InputError:
+def unknown(kind: str, given: str, known: Iterable[str], *, of: str = "") -> InputError:
     """Error for a name that is not on a list: names the list, and the nearest entry if one is near."""
     names = list(known)
     near = get_close_matches(given, names, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
-    return InputError(f"unknown {kind} {given!r}{hint}: known are {', '.join(names) or 'none'}.")
+    return InputError(f"unknown {kind} {given!r}{of}{hint}: known are {', '.join(names) or 'none'}.")

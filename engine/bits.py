@@ -1,0 +1,144 @@
+"""Masks of many images kept as one bit per pixel, read and written by windows.
+
+Truth, field of view and the misses of mask modulation all live here. Every image has its
+own size; a window is a box of equal size in each image of a batch. Rows are padded to whole
+bytes, and windows start and end on whole bytes of the last axis, so reading and writing move
+bytes and never shift bits.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+BYTE = 8
+_SHIFTS = tuple(1 << bit for bit in range(BYTE))
+
+
+@dataclass(frozen=True)
+class Window:
+    """A box in each of B images: where a batch was read from.
+
+    Attributes:
+        ids: int64 (B,), indices of the images.
+        corner: int64 (B, D), first pixel along each of the D axes; the last is a multiple of 8.
+        size: extent along each axis; the last is a multiple of 8.
+    """
+
+    ids: Tensor
+    corner: Tensor
+    size: tuple[int, ...]
+
+    def to(self, device: torch.device) -> "Window":
+        """The same window with its tensors on a device."""
+        return Window(self.ids.to(device), self.corner.to(device), self.size)
+
+
+def flat_index(
+    ids: Tensor, corner: Tensor, size: Sequence[int], shapes: Tensor, offsets: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Positions of a box's elements in a flat buffer of arrays of different shapes.
+
+    Args:
+        ids: int64 (B,).
+        corner: int64 (B, D), may be negative or reach beyond the array.
+        size: D extents.
+        shapes: int64 (N, D), the arrays' shapes.
+        offsets: int64 (N,), where each array starts in the buffer.
+
+    Returns:
+        int64 (B, *size) positions, clamped into the array, and bool (B, *size) or a shape that
+        broadcasts to it, True where the element lies inside its array.
+    """
+    axes = len(size)
+    batch = ids.shape[0]
+    position = offsets[ids].view(batch, *[1] * axes)
+    inside = torch.ones((batch, *[1] * axes), dtype=torch.bool, device=ids.device)
+    stride = torch.ones(batch, dtype=torch.int64, device=ids.device)
+    for axis in reversed(range(axes)):
+        length = shapes[ids, axis]
+        along = corner[:, axis, None] + torch.arange(size[axis], device=ids.device)
+        view = [batch, *[1] * axes]
+        view[1 + axis] = size[axis]
+        inside = inside & ((along >= 0) & (along < length[:, None])).view(view)
+        clamped = along.clamp(min=0).minimum(length[:, None] - 1)
+        position = position + (clamped * stride[:, None]).view(view)
+        stride = stride * length
+    return position, inside
+
+
+class PackedMasks:
+    """C boolean masks for each of N images, one bit per pixel, class and image.
+
+    Args:
+        shapes: int64 (N, D) frame shapes; the last axis a multiple of 8.
+        channels: C.
+        device: where the bits are kept.
+        bits: uint8 (C, bytes) to take over, such as a memory-mapped tensor; zeros if None.
+    """
+
+    def __init__(
+        self, shapes: Tensor, channels: int, device: torch.device | str = "cpu", bits: Tensor | None = None
+    ) -> None:
+        if bool((shapes[:, -1] % BYTE).any()):
+            raise ValueError("the last axis of every frame must be a multiple of 8")
+        in_bytes = shapes.clone()
+        in_bytes[:, -1] //= BYTE
+        ends = in_bytes.prod(dim=1).cumsum(0)
+        self.shapes = shapes
+        self._in_bytes = in_bytes.to(device)
+        self._offsets = torch.cat([torch.zeros(1, dtype=torch.int64), ends[:-1]]).to(device)
+        total = int(ends[-1]) if len(ends) else 0
+        if bits is None:
+            bits = torch.zeros((channels, total), dtype=torch.uint8, device=device)
+        if bits.shape != (channels, total) or bits.dtype != torch.uint8:
+            raise ValueError(f"bits must be uint8 {(channels, total)}, not {bits.dtype} {tuple(bits.shape)}")
+        self.bits = bits
+
+    @staticmethod
+    def count_bytes(shapes: Tensor, channels: int) -> int:
+        """Bytes that masks of these frames take."""
+        return channels * int(shapes.prod(dim=1).sum()) // BYTE
+
+    def empty_like(self) -> "PackedMasks":
+        """Masks of the same frames, all False."""
+        return PackedMasks(self.shapes, self.bits.shape[0], self.bits.device)
+
+    def read(self, window: Window, halo: int = 0) -> Tensor:
+        """Masks in a window grown by `halo` pixels on every side; False outside the image.
+
+        The window may lie on any device; the masks come back on the bits' own.
+
+        Returns:
+            bool (B, C, *(size + 2·halo)).
+        """
+        extra = -(-halo // BYTE)
+        grow = [*[halo] * (len(window.size) - 1), extra]
+        where, inside = self._where(window, grow)
+        packed = (self.bits[:, where] * inside).movedim(0, 1)
+        shifts = torch.tensor(_SHIFTS, dtype=torch.uint8, device=packed.device)
+        unpacked = (packed.unsqueeze(-1) & shifts).ne_(0).flatten(-2).view(torch.bool)
+        start = extra * BYTE - halo
+        return unpacked[..., start : start + window.size[-1] + 2 * halo]
+
+    def write(self, window: Window, masks: Tensor) -> None:
+        """Store bool (B, C, *size). Windows of one batch must not overlap; parts outside the image are lost."""
+        where, inside = self._where(window, [0] * len(window.size))
+        grouped = masks.to(self.bits.device, torch.uint8).unflatten(-1, (-1, BYTE))
+        shifts = torch.tensor(_SHIFTS, dtype=torch.uint8, device=self.bits.device)
+        packed = (grouped * shifts).sum(-1, dtype=torch.uint8).movedim(1, 0)
+        if bool(inside.all()):
+            self.bits[:, where] = packed
+        else:
+            keep = inside.expand(where.shape)
+            self.bits[:, where[keep]] = packed[:, keep]
+
+    def _where(self, window: Window, grow: Sequence[int]) -> tuple[Tensor, Tensor]:
+        window = window.to(self.bits.device)
+        scale = torch.ones_like(window.corner)
+        scale[:, -1] = BYTE
+        corner = window.corner // scale - torch.tensor(grow, device=self.bits.device)
+        size = [*window.size[:-1], window.size[-1] // BYTE]
+        size = [length + 2 * more for length, more in zip(size, grow, strict=True)]
+        return flat_index(window.ids, corner, size, self._in_bytes, self._offsets)

@@ -1,0 +1,249 @@
+"""RunConfig: the one object that says everything about a run.
+
+It is the specs of one run put together. Its layers are defaults, then a preset, then a
+file, then flags, each a nested dictionary; :func:`resolve` merges and validates them.
+It is written as TOML and drawn as the form in the window. This module imports no torch.
+"""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import Field, ValidationError, model_validator
+
+from engine.data.specs import Augment, Data
+from engine.errors import InputError, unknown
+from engine.head import Head
+from engine.losses.specs import Loss
+from engine.models.specs import Model, UNet
+from engine.modulation.specs import Modulation, SMMv2
+from engine.optim import Adam, Linear, Optimizer, Schedule
+from engine.schema import choices, spec_at, spec_types
+from engine.spec import Spec, setting
+
+
+class Training(Spec):
+    """Length, batches, arithmetic and stopping."""
+
+    epochs: int = setting(100, ge=1, unit="epochs")
+    """Passes over the training images."""
+    batch_size: int = setting(4, ge=1, unit="images")
+    """Images (or crops) in a step. The last, shorter batch is used too."""
+    seed: int = setting(0, ge=0)
+    """Start of every random number: weights, order, crops, augmentation, dropout."""
+    device: str = "auto"
+    """`auto` (CUDA, then MPS, then CPU), `cpu`, `cuda`, `cuda:1`, `mps`."""
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Arithmetic of the network; sums and losses are always float32. `auto` is bfloat16 on a GPU that
+    has it, float16 on other CUDA GPUs, float32 elsewhere."""
+    channels_last: bool = setting(True, advanced=True)
+    """Memory format of the network; 1.4 to 1.5 times as fast on a CPU."""
+    compile: bool = setting(False, advanced=True)
+    """Compile the network with torch.compile, which needs a C++ compiler and a minute at the start."""
+    deterministic: bool = setting(True, advanced=True)
+    """Only algorithms that give the same result twice, so that a resumed run equals an uninterrupted one."""
+    head: Literal["auto", "exclusive", "multilabel"] = setting("auto", advanced=True)
+    """With several classes: each pixel in one class (softmax) or classes that may overlap (sigmoid).
+    `auto` is exclusive, but multilabel for SMM v2, whose grown masks overlap."""
+    clip_gradient: float | None = setting(None, gt=0)
+    """Largest norm of the gradient; without it the gradient is not clipped."""
+    early_stopping: int | None = setting(None, ge=1, unit="epochs")
+    """Stop after so many epochs without a better validation loss (training loss where there is no val
+    split). SMM's warm-up and γ still follow the configured epochs."""
+    threads: int | None = setting(None, ge=1, advanced=True)
+    """CPU threads; without it, torch decides."""
+
+
+class Prediction(Spec):
+    """How whole images are predicted: in validation, in the watched images, and by the commands."""
+
+    tile: int = setting(1024, ge=32, unit="px")
+    """Longer sides are predicted in overlapping tiles of this length."""
+    overlap: float = setting(0.25, ge=0, le=0.9)
+    """Share of a tile by which neighbours overlap; they are blended with Gaussian weights."""
+
+
+class Watch(Spec):
+    """Images whose masks and probabilities are kept for every epoch, to be watched in napari."""
+
+    train: int = setting(4, ge=0, unit="images")
+    """Training images."""
+    val: int = setting(2, ge=0, unit="images")
+    """Validation images."""
+    longest: int = setting(1024, ge=64, unit="px", advanced=True)
+    """A longer side is cut to a fixed central crop of this length."""
+
+
+def _usual_loss(fields: dict[str, Any]) -> Any:
+    """Dice + cross-entropy, in the form that the method's classes need (SMM paper, 5.3)."""
+    overlapping = isinstance(fields.get("modulation"), SMMv2) or (
+        "training" in fields and fields["training"].head == "multilabel"
+    )
+    return choices(RunConfig, "loss")["dice_bce" if overlapping else "dice_ce"]()
+
+
+class RunConfig(Spec):
+    """Everything that decides a run's result, and where its data are."""
+
+    data: Data = Data()
+    augment: Augment = Augment()
+    model: Model = UNet()
+    modulation: Modulation = SMMv2()
+    training: Training = Training()
+    loss: Loss = Field(default_factory=_usual_loss)
+    optimizer: Optimizer = Adam()
+    schedule: Schedule = Linear()
+    prediction: Prediction = Prediction()
+    watch: Watch = Watch()
+
+    @model_validator(mode="after")
+    def _fitting(self) -> "RunConfig":
+        if isinstance(self.modulation, SMMv2) and self.training.head == "exclusive":
+            raise ValueError(
+                "training.head is exclusive, but smm_v2 trains on grown masks that overlap: "
+                "use training.head auto or multilabel, or modulation.name smm_v1"
+            )
+        return self
+
+    def head(self, classes: int) -> Head:
+        """Kind of output for a number of foreground classes (definitions: one class is sigmoid)."""
+        if classes == 1 or self.training.head == "multilabel" or isinstance(self.modulation, SMMv2):
+            return "sigmoid"
+        return "softmax"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Settings from one source, for messages: ``source`` is "preset smm", "file x.toml", "flags"."""
+
+    source: str
+    values: Mapping[str, Any]
+
+
+def resolve(layers: Sequence[Layer]) -> tuple[RunConfig, list[str]]:
+    """Merge layers, later ones winning, and validate.
+
+    A layer that changes a part's name drops what lower layers set for that part.
+
+    Returns:
+        The config, and one sentence for each part whose lower settings were dropped.
+
+    Raises:
+        InputError: an unknown setting or a value out of range, with the known ones.
+    """
+    merged: dict[str, Any] = {}
+    notes: list[str] = []
+    for layer in layers:
+        for group, given in layer.values.items():
+            if not isinstance(given, Mapping):
+                known_group = group in RunConfig.model_fields
+                if not known_group:
+                    raise unknown("setting", group, RunConfig.model_fields)
+                raise InputError(
+                    f"{group} needs its settings by name, such as {_example(group)}, not {given!r}."
+                )
+            lower = merged.get(group, {})
+            name = lower.get("name", _default_name(group))
+            if "name" in given and name is not None and given["name"] != name:
+                lost = sorted(set(lower) - {"name"} - set(given))
+                if lost:
+                    notes.append(
+                        f"{layer.source}: {group}.name = {given['name']!r} replaces {name!r}; "
+                        f"dropped its settings {', '.join(lost)}."
+                    )
+                lower = {}
+            merged[group] = {**lower, **given}
+    _name_parts(merged)
+    try:
+        return RunConfig.model_validate(merged), notes
+    except ValidationError as error:
+        raise InputError(explain(error, merged)) from None
+
+
+def _default_name(group: str) -> str | None:
+    field = RunConfig.model_fields.get(group)
+    return getattr(field.default, "name", None) if field else None
+
+
+def _name_parts(merged: dict[str, Any]) -> None:
+    """Write the default's name into parts that were given settings but no name."""
+    for group, given in merged.items():
+        if group in RunConfig.model_fields and "name" not in given and choices(RunConfig, group):
+            given["name"] = _default_name(group) or _usual_loss_name(merged)
+
+
+def _usual_loss_name(merged: Mapping[str, Any]) -> str:
+    others = {key: value for key, value in merged.items() if key in ("modulation", "training")}
+    try:
+        return RunConfig.model_validate(others).loss.name
+    except ValidationError as error:
+        raise InputError(explain(error, others)) from None
+
+
+def _example(group: str) -> str:
+    spec = spec_types(RunConfig.model_fields[group])[0]
+    return f"{group}.{next(iter(spec.model_fields))}"
+
+
+def explain(error: ValidationError, values: Mapping[str, Any]) -> str:
+    """The first validation error as one sentence in the settings' own names."""
+    # A loss that could not be filled in because another setting is wrong says nothing new.
+    errors = [
+        found
+        for found in error.errors(include_url=False)
+        if found["type"] != "default_factory_not_called"
+    ]
+    first, *more = errors
+    place, spec = spec_at(RunConfig, first["loc"])
+    kind, given = first["type"], first.get("input")
+    others = f" ({len(more)} more like it)" if more else ""
+    if kind == "extra_forbidden":
+        parent = place.rpartition(".")[0]
+        name = values.get(parent, {}).get("name") if parent else None
+        known = [f"{parent}.{key}" if parent else key for key in spec.model_fields]
+        return str(unknown("setting", place, known, of=f" of {parent} {name!r}" if name else "")) + others
+    if kind == "union_tag_invalid":
+        return str(unknown(f"{place}.name", str(given["name"]), choices(RunConfig, place))) + others
+    message = first["msg"].removeprefix("Value error, ")
+    if isinstance(given, Mapping | RunConfig):
+        return f"{message}{others}."
+    return f"{place} = {given!r} cannot be used: {message[0].lower()}{message[1:]}{others}."
+
+
+def presets() -> dict[str, str]:
+    """Names of the presets, and the comment on their first line."""
+    found = sorted(
+        (item for item in files("engine").joinpath("presets").iterdir() if item.name.endswith(".toml")),
+        key=lambda item: item.name,
+    )
+    return {
+        item.name.removesuffix(".toml"): item.read_text("utf-8").splitlines()[0].lstrip("# ")
+        for item in found
+    }
+
+
+def read_preset(name: str) -> Layer:
+    """A preset's settings. Raises InputError with the known ones for an unknown name."""
+    if name not in presets():
+        raise unknown("preset", name, presets())
+    text = files("engine").joinpath("presets", f"{name}.toml").read_text("utf-8")
+    return Layer(f"preset {name}", tomllib.loads(text))
+
+
+def read_file(path: Path) -> Layer:
+    """A TOML file's settings. Raises InputError if it cannot be read or is no TOML."""
+    try:
+        return Layer(f"file {path}", tomllib.loads(path.read_text("utf-8")))
+    except OSError as error:
+        raise InputError(f"the settings file {path} cannot be read ({error.strerror}).") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"the settings file {path} is not TOML ({error}).") from None
+
+
+def to_toml(config: RunConfig) -> str:
+    """The config as TOML, every setting spelled out; what is None is left out."""
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True), multiline_strings=False)

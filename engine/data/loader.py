@@ -1,0 +1,136 @@
+"""The loader: which windows an epoch visits, and in which order."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from queue import Queue
+from threading import Event, Thread
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from engine.bits import BYTE, Window
+from engine.data.chance import Stream, order, uniforms
+from engine.data.store import Frames, Store
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Loader:
+    """The training windows of a store: whole frames where they have the window's size, else crops.
+
+    In an epoch each image is covered by as many crops as fit side by side, on a grid that lies
+    elsewhere in each epoch, so no pixel is visited twice; `limit` takes a random part of them.
+
+    Attributes:
+        store: the training images.
+        size: height, width of a window.
+        batch: windows in a step; the last step takes what is left.
+        limit: crops from an image in an epoch at the most, or None.
+        seed: of the run.
+        device: where batches are wanted.
+    """
+
+    store: Store
+    size: tuple[int, int]
+    batch: int
+    limit: int | None
+    seed: int
+    device: torch.device
+
+    @property
+    def _fitting(self) -> Tensor:
+        """int64 (N, 2): windows that fit side by side along each axis."""
+        return self.store.shapes.cpu() // torch.tensor(self.size)
+
+    @property
+    def windows(self) -> int:
+        """Windows in an epoch."""
+        return int(self._counts.sum())
+
+    @property
+    def _counts(self) -> Tensor:
+        counts = self._fitting.prod(dim=1)
+        return counts if self.limit is None else counts.clamp(max=self.limit)
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch."""
+        return -(-self.windows // self.batch)
+
+    @property
+    def revisits(self) -> bool:
+        """Whether some image gives several windows an epoch."""
+        return bool((self._counts > 1).any())
+
+    def epoch(self, epoch: int) -> Iterator[Frames]:
+        """The batches of epoch 1…E. They depend on seed and epoch alone."""
+        ids, slots, corners = self._plan(epoch)
+        shuffled = order(self.seed, epoch, len(ids))
+
+        def batches() -> Iterator[Frames]:
+            for start in range(0, len(shuffled), self.batch):
+                chosen = shuffled[start : start + self.batch]
+                window = Window(ids[chosen], corners[chosen], self.size)
+                yield self.store.read(window, slots[chosen], self.device)
+
+        # Reading ahead pays where pixels come from a file or go to another device.
+        elsewhere = self.store.device.type != self.device.type or self.store.mapped
+        return ahead(batches()) if elsewhere else batches()
+
+    def _plan(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Image, slot in its grid and corner of each window of the epoch, ordered by image."""
+        fitting, shapes = self._fitting, self.store.shapes.cpu()
+        counts = fitting.prod(dim=1)
+        ids = torch.repeat_interleave(torch.arange(len(counts)), counts)
+        slots = torch.arange(len(ids)) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
+        if self.limit is not None:
+            rank = uniforms(self.seed, epoch, ids, slots + 1, 1, Stream.CROP)[:, 0]
+            by_image = torch.argsort(rank + ids, stable=True)
+            kept = by_image[(slots < self.limit)].sort().values
+            ids, slots = ids[kept], slots[kept]
+        images = torch.arange(len(counts))
+        place = uniforms(self.seed, epoch, images, torch.zeros_like(images), 2, Stream.CROP)
+        slack = shapes - fitting * torch.tensor(self.size)
+        # Drawn from beyond both ends and clamped, so that the border is seen as often as the middle.
+        beyond = torch.tensor(self.size) / 4
+        start = (place * (slack + 2 * beyond) - beyond).clamp(min=0).minimum(slack).long()
+        start[:, 1] = start[:, 1] // BYTE * BYTE
+        row, column = slots // fitting[ids, 1], slots % fitting[ids, 1]
+        corners = start[ids] + torch.stack([row, column], dim=1) * torch.tensor(self.size)
+        return ids, slots, corners
+
+
+def ahead(items: Iterator[T], depth: int = 2) -> Iterator[T]:
+    """The same items, prepared by a thread up to `depth` in advance. Errors surface where they would have."""
+    queue: Queue[tuple[str, T | BaseException | None]] = Queue(depth)
+    done = Event()
+
+    def work() -> None:
+        try:
+            for item in items:
+                queue.put(("item", item))
+                if done.is_set():
+                    return
+            queue.put(("end", None))
+        except BaseException as error:
+            queue.put(("error", error))
+
+    thread = Thread(target=work, name="read-ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            kind, item = queue.get()
+            if kind == "error":
+                assert isinstance(item, BaseException)
+                raise item
+            if kind == "end":
+                return
+            yield item  # type: ignore[misc]
+    finally:
+        done.set()
+        while thread.is_alive():
+            while not queue.empty():
+                queue.get_nowait()
+            thread.join(timeout=0.01)

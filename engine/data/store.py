@@ -1,0 +1,316 @@
+"""The store: all decoded images of a split in one flat buffer, with their masks packed beside them.
+
+Images of any sizes share one layout, so a batch of crops is one gather and no image is handled on
+its own in a training step. An image's frame is the image, resized if asked, padded to whole bytes
+a row and to at least the crop's size; the padding is invalid.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from numpy.typing import NDArray
+from skimage.transform import resize
+from torch import Tensor
+
+from engine.bits import BYTE, PackedMasks, Window, flat_index
+from engine.data.normalize import CLIPPED, affine
+from engine.data.specs import Data
+
+IGNORED = 255
+"""Label of pixels that count nowhere."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One decoded image.
+
+    Attributes:
+        name: the case's name.
+        image: (H, W, channels), any real dtype.
+        labels: uint8 (H, W), 0 background, 1…C classes, 255 ignored.
+        valid: bool (H, W) or None.
+    """
+
+    name: str
+    image: NDArray[Any]
+    labels: NDArray[np.uint8]
+    valid: NDArray[np.bool_] | None
+
+
+@dataclass(frozen=True)
+class Frames:
+    """A batch in the images' own frames: before augmentation, after modulation's masks are read.
+
+    Attributes:
+        window: where it was read; on the CPU.
+        visits: int64 (B,) on the CPU, which crop of its image in this epoch.
+        image: float32 (B, channels, h, w), normalised.
+        truth: bool (B, C, h, w).
+        valid: bool (B, 1, h, w), or None where every pixel is.
+        zero: float32 (B, channels), the normalised value of raw intensity 0.
+    """
+
+    window: Window
+    visits: Tensor
+    image: Tensor
+    truth: Tensor
+    valid: Tensor | None
+    zero: Tensor
+
+
+@dataclass(frozen=True)
+class Store:
+    """Decoded images. Tensors are on one device: the training device, or the CPU where they don't fit.
+
+    Attributes:
+        names: of the N images.
+        pixels: uint8 or float16 (all pixels, channels), frame after frame.
+        scale, shift, zero: float32 (N, channels); ``pixels * scale + shift`` is normalised.
+        clipped: whether normalised values are clipped to 0…1.
+        shapes: int64 (N, 2), the frames.
+        extents: int64 (N, 2) on the CPU, the image's part of its frame, from the frame's first pixel.
+        truth: packed (N, C).
+        offsets: int64 (N,), first pixel of each frame.
+        valid: packed (N, 1), or None where every pixel of every frame is valid.
+        mapped: whether the pixels are a file mapped into memory.
+    """
+
+    names: tuple[str, ...]
+    pixels: Tensor
+    scale: Tensor
+    shift: Tensor
+    zero: Tensor
+    clipped: bool
+    shapes: Tensor
+    extents: Tensor
+    offsets: Tensor
+    truth: PackedMasks
+    valid: PackedMasks | None
+    mapped: bool = False
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixels.device
+
+    def read(self, window: Window, visits: Tensor, device: torch.device) -> Frames:
+        """A batch of windows on a device."""
+        here = window.to(self.device)
+        where, _ = flat_index(here.ids, here.corner, here.size, self.shapes, self.offsets)
+        raw = self.pixels[where]
+        truth = self.truth.read(here)
+        valid = self.valid.read(here) if self.valid is not None else None
+        scale, shift, zero = (x[here.ids].to(device) for x in (self.scale, self.shift, self.zero))
+        image = raw.to(device).float().mul_(scale[:, None, None]).add_(shift[:, None, None])
+        if self.clipped:
+            image.clamp_(0, 1)
+        return Frames(
+            window=window,
+            visits=visits,
+            # The channels lie last in memory, which is what channels-last convolutions want.
+            image=image.permute(0, 3, 1, 2),
+            truth=truth.to(device),
+            valid=None if valid is None else valid.to(device),
+            zero=zero,
+        )
+
+    def whole(self, ids: Sequence[int]) -> Window:
+        """The window that takes whole frames; they must have one shape."""
+        first = self.shapes[ids[0]].tolist()
+        return Window(
+            torch.tensor(ids), torch.zeros((len(ids), len(first)), dtype=torch.int64), tuple(first)
+        )
+
+    def to(self, device: torch.device) -> "Store":
+        """The same store on a device."""
+        moved = {
+            name: getattr(self, name).to(device)
+            for name in ("pixels", "scale", "shift", "zero", "shapes", "offsets")
+        }
+        truth = PackedMasks(self.shapes.cpu(), self.truth.bits.shape[0], device, self.truth.bits.to(device))
+        valid = None
+        if self.valid is not None:
+            valid = PackedMasks(self.shapes.cpu(), 1, device, self.valid.bits.to(device))
+        return Store(
+            names=self.names, clipped=self.clipped, extents=self.extents, truth=truth, valid=valid, **moved
+        )
+
+    def batches(self, size: int) -> Iterator[Window]:
+        """Whole frames, up to `size` of one shape at a time: for passes in evaluation mode."""
+        by_shape: dict[tuple[int, ...], list[int]] = {}
+        for number, shape in enumerate(self.shapes.tolist()):
+            by_shape.setdefault(tuple(shape), []).append(number)
+        for ids in by_shape.values():
+            for start in range(0, len(ids), size):
+                yield self.whole(ids[start : start + size])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of pixels and masks."""
+        masks = self.truth.bits.nbytes + (0 if self.valid is None else self.valid.bits.nbytes)
+        return self.pixels.nbytes + masks
+
+
+def resized(array: NDArray[Any], size: tuple[int, int] | None, *, labels: bool) -> NDArray[Any]:
+    """Resize (H, W) or (H, W, channels): images linearly with antialiasing, labels to the nearest pixel."""
+    if size is None or array.shape[:2] == size:
+        return array
+    if labels:
+        out = resize(array, size, order=0, preserve_range=True, anti_aliasing=False)
+        return np.asarray(out.astype(array.dtype))
+    out = resize(array.astype(np.float32), size, order=1, preserve_range=True, anti_aliasing=True)
+    return np.asarray(out.round().astype(np.uint8) if array.dtype == np.uint8 else out.astype(np.float32))
+
+
+def frame_shape(shape: tuple[int, int], least: tuple[int, int]) -> tuple[int, int]:
+    """Frame of an image: at least `least`, and whole bytes a row."""
+    height, width = (max(length, low) for length, low in zip(shape, least, strict=True))
+    return height, -(-width // BYTE) * BYTE
+
+
+class _Pixels:
+    """Frames put one behind the other, in memory, or in a file once they pass a budget."""
+
+    def __init__(self, budget: float, file: Path | None) -> None:
+        self._budget, self._path = budget, file
+        self._frames: list[NDArray[Any]] = []
+        self._bytes = 0
+        self._open: Any = None
+
+    def append(self, frame: NDArray[Any]) -> None:
+        self._bytes += frame.nbytes
+        self._frames.append(np.ascontiguousarray(frame.reshape(-1, frame.shape[-1])))
+        if self._path is not None and (self._bytes > self._budget or self._open is not None):
+            if self._open is None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._open = self._path.open("wb")
+            for waiting in self._frames:
+                self._open.write(waiting.tobytes())
+            self._frames = [self._frames[-1][:0]]
+
+    @property
+    def mapped(self) -> bool:
+        """Whether the file was needed."""
+        return self._open is not None
+
+    def finish(self) -> Tensor:
+        if self._open is None:
+            return torch.from_numpy(np.concatenate(self._frames))
+        self._open.close()
+        kind = self._frames[0]
+        dtype = torch.uint8 if kind.dtype == np.uint8 else torch.float16
+        count = self._bytes // kind.dtype.itemsize
+        flat = torch.from_file(str(self._path), shared=True, size=count, dtype=dtype)
+        return flat.view(-1, kind.shape[-1])
+
+
+class _MixedKinds(Exception):
+    """An image that is not uint8 came after images that are."""
+
+
+def fill(
+    samples: Iterable[Sample], classes: int, data: Data, cache: Path | None, budget: float | None = None
+) -> Store:
+    """Decode once: put samples into a store in memory, or partly in the file `cache` where they don't fit.
+
+    uint8 images stay uint8; if any image is of another kind, all are normalised and kept as float16.
+
+    Args:
+        samples: can be iterated again, if images turn out to be of mixed kinds.
+        classes: C.
+        data: size, patch, normalization and cache.
+        cache: file for a memory-mapped store.
+        budget: bytes of pixels that may stay in memory; half of what is free if None.
+    """
+    if budget is None:
+        budget = psutil.virtual_memory().available / 2
+    budgets = {"disk": 0.0, "memory": float("inf"), "device": float("inf"), "auto": budget}
+    try:
+        return _fill(samples, classes, data, _Pixels(budgets[data.cache], cache), keep_bytes=True)
+    except _MixedKinds:
+        return _fill(samples, classes, data, _Pixels(budgets[data.cache], cache), keep_bytes=False)
+
+
+def _fill(samples: Iterable[Sample], classes: int, data: Data, pixels: _Pixels, keep_bytes: bool) -> Store:
+    least = data.size if data.size is not None else data.patch
+    names: list[str] = []
+    maps: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
+    shapes: list[tuple[int, int]] = []
+    extents: list[tuple[int, int]] = []
+    truths: list[Tensor] = []
+    valids: list[Tensor] = []
+    for sample in samples:
+        image, labels, valid = framed(sample, data.size)
+        scale, shift = affine(image, valid, data.normalization)
+        zero = shift
+        if image.dtype != np.uint8 and keep_bytes and names:
+            raise _MixedKinds
+        keep_bytes &= image.dtype == np.uint8
+        if not keep_bytes:
+            image = (image.astype(np.float32) * scale + shift).astype(np.float16)
+            scale, shift = np.ones_like(scale), np.zeros_like(shift)
+        height, width = image.shape[:2]
+        shape = frame_shape((height, width), least)
+        pixels.append(_padded(image, shape))
+        inside = np.zeros(shape, dtype=bool)
+        inside[:height, :width] = valid
+        truth = np.zeros((classes, *shape), dtype=bool)
+        truth[:, :height, :width] = (labels == np.arange(1, classes + 1)[:, None, None]) & valid
+        names.append(sample.name)
+        maps.append((scale, shift, zero))
+        shapes.append(shape)
+        extents.append((height, width))
+        truths.append(_packed(truth))
+        valids.append(_packed(inside[None]))
+    frames = torch.tensor(shapes, dtype=torch.int64).reshape(-1, 2)
+    areas = frames.prod(dim=1)
+    scales, shifts, zeros = (torch.from_numpy(np.stack(part)) for part in zip(*maps, strict=True))
+    everywhere = all(bool((bits == 255).all()) for bits in valids)
+    return Store(
+        names=tuple(names),
+        pixels=pixels.finish(),
+        scale=scales,
+        shift=shifts,
+        zero=zeros,
+        clipped=data.normalization in CLIPPED,
+        shapes=frames,
+        extents=torch.tensor(extents, dtype=torch.int64).reshape(-1, 2),
+        offsets=areas.cumsum(0) - areas,
+        truth=PackedMasks(frames, classes, "cpu", torch.cat(truths, dim=1)),
+        valid=None if everywhere else PackedMasks(frames, 1, "cpu", torch.cat(valids, dim=1)),
+        mapped=pixels.mapped,
+    )
+
+
+def framed(
+    sample: Sample, size: tuple[int, int] | None
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]:
+    """A sample's image, labels and valid pixels bool (H, W), resized if asked."""
+    labels = resized(sample.labels, size, labels=True)
+    valid = labels != IGNORED
+    if sample.valid is not None:
+        valid &= resized(sample.valid, size, labels=True)
+    return resized(sample.image, size, labels=False), labels, valid
+
+
+def _padded(image: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
+    """The image in its frame; the padding has the image's mean, which normalisation takes near 0."""
+    if image.shape[:2] == shape:
+        return image
+    mean = image.mean(axis=(0, 1), dtype=np.float64)
+    frame = np.empty((*shape, image.shape[-1]), dtype=image.dtype)
+    frame[:] = mean.round() if image.dtype == np.uint8 else mean
+    frame[: image.shape[0], : image.shape[1]] = image
+    return frame
+
+
+def _packed(masks: NDArray[np.bool_]) -> Tensor:
+    """bool (C, H, W) → uint8 (C, bytes), the first pixel in the lowest bit."""
+    return torch.from_numpy(np.packbits(masks.reshape(masks.shape[0], -1), axis=1, bitorder="little"))

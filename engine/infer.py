@@ -1,0 +1,88 @@
+"""Prediction of whole images: at once where they fit, else tile by tile with Gaussian blending."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from torch import Tensor, nn
+
+from engine.head import Head, foreground
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A network in evaluation mode, and how it is applied.
+
+    Attributes:
+        network: maps float (B, channels, *S) to logits.
+        head: what the logits mean.
+        device: where it runs.
+        dtype: of autocast, or None for float32, which calibration and prediction use.
+        tile: largest extent of an axis that is predicted at once, in pixels.
+        overlap: share of a tile by which neighbours overlap, 0 ≤ overlap < 1.
+    """
+
+    network: nn.Module
+    head: Head
+    device: torch.device
+    dtype: torch.dtype | None
+    tile: int
+    overlap: float
+
+    @torch.no_grad()
+    def logits(self, image: Tensor) -> Tensor:
+        """Logits float32 (B, outputs, *S) of normalised images (B, channels, *S), on the images' device."""
+        training = self.network.training
+        self.network.eval()
+        try:
+            if max(image.shape[2:]) <= self.tile:
+                return self._run(image).to(image.device)
+            return self._tiled(image)
+        finally:
+            self.network.train(training)
+
+    def probability(self, image: Tensor) -> Tensor:
+        """Foreground probabilities float32 (B, C, *S)."""
+        return foreground(self.logits(image), self.head)
+
+    def _run(self, image: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+            out: Tensor = self.network(image.to(self.device))
+        return out.float()
+
+    def _tiled(self, image: Tensor) -> Tensor:
+        spatial = image.shape[2:]
+        size = [min(length, self.tile) for length in spatial]
+        weight = gaussian(size, image.device)
+        total: Tensor | None = None
+        weights = torch.zeros(spatial, device=image.device)
+        for corner in tiles(spatial, size, self.overlap):
+            box = (..., *[slice(first, first + n) for first, n in zip(corner, size, strict=True)])
+            out = self._run(image[box]).to(image.device)
+            if total is None:
+                total = torch.zeros((*out.shape[:2], *spatial), device=image.device)
+            total[box] += out * weight
+            weights[box] += weight
+        assert total is not None
+        return total / weights
+
+
+def tiles(spatial: tuple[int, ...], size: list[int], overlap: float) -> Iterator[tuple[int, ...]]:
+    """First pixels of tiles that cover an image evenly, neighbours overlapping by at least `overlap`."""
+    starts = []
+    for length, extent in zip(spatial, size, strict=True):
+        step = max(1, int(extent * (1 - overlap)))
+        count = 1 + -(-(length - extent) // step)
+        last = length - extent
+        starts.append([round(last * number / max(1, count - 1)) for number in range(count)])
+    yield from product(*starts)
+
+
+def gaussian(size: list[int], device: torch.device) -> Tensor:
+    """Weights of a tile: a Gaussian with a deviation of an eighth of each side, nowhere 0."""
+    weight = torch.ones((), device=device)
+    for extent in size:
+        along = (torch.arange(extent, device=device) - (extent - 1) / 2) / (extent / 8)
+        weight = weight[..., None] * torch.exp(-0.5 * along**2)
+    return weight.clamp(min=1e-4)

@@ -1,0 +1,250 @@
+"""Strategies: what the loss sees in each epoch, and what becomes of the model's misses.
+
+A strategy is told of every batch (`target`, `loss`, `count`, `record`) and of every epoch
+(`begin`, `end`). Masks that it keeps live in the images' own frames, one bit per pixel.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import isnan, nan
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine.bits import PackedMasks, Window
+from engine.modulation.dilation import dilate
+from engine.modulation.recall_trend import recall_slope, starting_threshold, threshold, warmup_epochs
+
+Objective = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""Loss of (logits, masks, valid)."""
+
+QUEUE = 15
+"""Recalls in the slope that strategies without a decision report."""
+
+
+@dataclass(frozen=True)
+class Trend:
+    """How the misses stand after an epoch.
+
+    Attributes:
+        recall: over all training pixels visited in the epoch, foreground classes pooled; NaN without any.
+        slope: β of the latest recalls, NaN where it is not defined.
+        gamma: γ that β was held against, NaN where there is none.
+        updated: whether the masks that the next epoch sees were rebuilt.
+        warmup: whether the epoch belonged to the warm-up.
+        added: for each class, pixels that the loss saw as foreground beyond the truth.
+        warning: a sentence for the user, or "".
+    """
+
+    recall: float
+    slope: float
+    gamma: float
+    updated: bool
+    warmup: bool
+    added: tuple[int, ...]
+    warning: str = ""
+
+
+class NoModulation:
+    """Plain training; recall and its slope are measured all the same.
+
+    Args:
+        epochs: E, the configured number.
+        shapes: int64 (N, D) frame shapes of the training images.
+        classes: C.
+        device: where masks and counts are kept.
+        revisits: whether an image can be visited more than once in an epoch (crops).
+    """
+
+    records = False
+    """Whether misses are to be recorded."""
+
+    def __init__(
+        self, *, epochs: int, shapes: Tensor, classes: int, device: torch.device, revisits: bool = False
+    ) -> None:
+        self.epochs, self.classes, self.device = epochs, classes, device
+        self.warmup, self.queue = 0, QUEUE
+        self.epoch = 0
+        self.recalls: list[float] = []
+        self.slopes: list[float] = []
+        self._hits = torch.zeros(2, dtype=torch.int64, device=device)
+        self._added = torch.zeros(classes, dtype=torch.int64, device=device)
+
+    def begin(self, epoch: int) -> None:
+        """Start epoch 1…E."""
+        self.epoch = epoch
+        self._hits.zero_()
+        self._added.zero_()
+
+    def target(self, window: Window, truth: Tensor, valid: Tensor | None) -> Tensor | None:
+        """Modulated masks bool (B, C, *S) in the images' own frame, or None where they are the truth."""
+        return None
+
+    def seen(self, grown: Tensor, truth: Tensor) -> None:
+        """Count the pixels that the loss sees beyond the truth in this batch."""
+        self._added += (grown & ~truth).flatten(2).sum(2).sum(0)
+
+    def loss(
+        self, plain: Objective, elevated: Objective, logits: Tensor, truth: Tensor, grown: Tensor | None,
+        valid: Tensor | None,
+    ) -> Tensor:  # fmt: skip
+        """Scalar loss, given the configured objective and the Elevated Sensitivity Loss."""
+        return plain(logits, truth, valid)
+
+    def count(self, prediction: Tensor, truth: Tensor, valid: Tensor | None) -> None:
+        """Add bool (B, C, *S) predictions to the epoch's recall."""
+        positive = truth if valid is None else truth & valid
+        self._hits += torch.stack([(positive & prediction).sum(), positive.sum()])
+
+    def record(self, window: Window, misses: Tensor) -> None:
+        """Keep this batch's misses, bool (B, C, *S) in the images' own frame."""
+
+    def end(self) -> Trend:
+        """Close the epoch and decide about the masks."""
+        hit, positive = self._hits.tolist()
+        self.recalls.append(hit / positive if positive else nan)
+        self.slopes.append(recall_slope(self.recalls[-self.queue :]))
+        gamma, updated, warning = self._decide()
+        return Trend(
+            recall=self.recalls[-1],
+            slope=self.slopes[-1],
+            gamma=gamma,
+            updated=updated,
+            warmup=self.epoch <= self.warmup,
+            added=tuple(self._added.tolist()),
+            warning=warning,
+        )
+
+    def _decide(self) -> tuple[float, bool, str]:
+        return nan, False, ""
+
+    def state(self) -> dict[str, Any]:
+        """All that the next epoch depends on, for a checkpoint."""
+        return {"recalls": list(self.recalls), "slopes": list(self.slopes)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state`."""
+        self.recalls, self.slopes = list(state["recalls"]), list(state["slopes"])
+
+
+class _Modulated(NoModulation):
+    """What SMM v1 and v2 share: misses in packed masks, grown when they are read."""
+
+    records = True
+
+    def __init__(
+        self, *, epochs: int, shapes: Tensor, classes: int, device: torch.device, revisits: bool = False,
+        warmup: float, radius: int, threshold: float, source: str,
+    ) -> None:  # fmt: skip
+        super().__init__(epochs=epochs, shapes=shapes, classes=classes, device=device, revisits=revisits)
+        self.warmup = warmup_epochs(epochs, warmup)
+        self.radius = radius
+        self.observed = PackedMasks(shapes, classes, device)
+        self.in_force = self.observed
+
+    def _grow(self, window: Window, truth: Tensor, valid: Tensor | None) -> Tensor:
+        around = self.in_force.read(window, halo=self.radius).to(truth.device)
+        around = dilate(around, self.radius)
+        for axis in range(2, around.ndim):
+            around = around.narrow(axis, self.radius, truth.shape[axis])
+        return truth | (around if valid is None else around & valid)
+
+    def record(self, window: Window, misses: Tensor) -> None:
+        self.observed.write(window, misses)
+
+    def state(self) -> dict[str, Any]:
+        return {**super().state(), "observed": self.observed.bits}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        super().restore(state)
+        self.observed.bits.copy_(state["observed"])
+
+
+class SMMv1(_Modulated):
+    """Supervised Mask Modulation v1 (SMM paper, Alg. 2).
+
+    After the warm-up the loss on the truth is joined by `weight` times the Elevated Sensitivity
+    Loss on masks rebuilt from the misses of the epoch before; in epoch W+1 these masks are the truth.
+    One bit per pixel is kept, or two where an image can be visited more than once in an epoch.
+    """
+
+    def __init__(self, *, weight: float, shapes: Tensor, revisits: bool = False, **common: Any) -> None:
+        super().__init__(shapes=shapes, revisits=revisits, **common)
+        self.weight = weight
+        if revisits:
+            self.in_force = self.observed.empty_like()
+
+    def target(self, window: Window, truth: Tensor, valid: Tensor | None) -> Tensor | None:
+        if self.epoch <= self.warmup:
+            return None
+        return truth if self.epoch == self.warmup + 1 else self._grow(window, truth, valid)
+
+    def loss(
+        self, plain: Objective, elevated: Objective, logits: Tensor, truth: Tensor, grown: Tensor | None,
+        valid: Tensor | None,
+    ) -> Tensor:  # fmt: skip
+        loss = plain(logits, truth, valid)
+        return loss if grown is None else loss + self.weight * elevated(logits, grown, valid)
+
+    def _decide(self) -> tuple[float, bool, str]:
+        if self.in_force is not self.observed:
+            self.in_force.bits.copy_(self.observed.bits)
+        return nan, self.warmup < self.epoch < self.epochs, ""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        super().restore(state)
+        if self.in_force is not self.observed:
+            self.in_force.bits.copy_(self.observed.bits)
+
+
+class SMMv2(_Modulated):
+    """Supervised Mask Modulation v2 (SMM paper, Alg. 3 and 4).
+
+    After each of epochs W+1…E-1 whose recall slope β lies below γ, every mask is rebuilt from
+    the truth and this epoch's misses; else all keep what they have. Two bits per pixel: the
+    misses in force, and this epoch's, until the decision.
+    """
+
+    def __init__(self, *, queue: int, shapes: Tensor, **common: Any) -> None:
+        super().__init__(shapes=shapes, **common)
+        self.queue = queue
+        self.in_force = self.observed.empty_like()
+        self.grown = False
+
+    def target(self, window: Window, truth: Tensor, valid: Tensor | None) -> Tensor | None:
+        return self._grow(window, truth, valid) if self.grown else None
+
+    def loss(
+        self, plain: Objective, elevated: Objective, logits: Tensor, truth: Tensor, grown: Tensor | None,
+        valid: Tensor | None,
+    ) -> Tensor:  # fmt: skip
+        return plain(logits, truth if grown is None else grown, valid)
+
+    def _decide(self) -> tuple[float, bool, str]:
+        if self.epoch < self.warmup:
+            return nan, False, ""
+        start = starting_threshold(self.slopes[: self.warmup])
+        warning = ""
+        if isnan(start):
+            start = 0.0
+            if self.epoch == max(self.warmup, 1):
+                warning = (
+                    f"the warm-up of {self.warmup} of {self.epochs} epochs is too short for a recall slope, "
+                    "so γ is 0; more epochs, or a larger modulation.warmup, give one."
+                )
+        gamma = threshold(start, self.epoch, self.epochs, self.warmup)
+        # A β that is not defined is not below γ either.
+        updated = self.warmup < self.epoch < self.epochs and self.slopes[-1] < gamma
+        if updated:
+            self.in_force.bits.copy_(self.observed.bits)
+            self.grown = True
+        return gamma, updated, warning
+
+    def state(self) -> dict[str, Any]:
+        return {**super().state(), "in_force": self.in_force.bits, "grown": self.grown}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        super().restore(state)
+        self.in_force.bits.copy_(state["in_force"])
+        self.grown = bool(state["grown"])
