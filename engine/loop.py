@@ -89,14 +89,84 @@ class Epoch:
     last: str = ""
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """All that training needs, decoded, checked and on its device: what :func:`prepare` makes.
+
+    Attributes:
+        train, val: images; no val store without a val split.
+        network: with its starting weights.
+        objective: the configured loss; ``elevated`` is SMM v1's.
+        modulation: the strategy, which knows nothing yet.
+        loader: of the training images.
+        predictor: predicts with the network as it is at the moment.
+        watched: images that are kept for every epoch.
+        dtype: of autocast, or None.
+    """
+
+    train: Store
+    val: Store | None
+    network: nn.Module
+    objective: objectives.Objective
+    elevated: objectives.Objective
+    modulation: NoModulation
+    loader: Loader
+    predictor: Predictor
+    watched: "list[Watched]"
+    dtype: torch.dtype | None
+    device: torch.device
+
+
+def prepare(config: RunConfig, dataset: Dataset | None = None, cache: Path | None = None) -> Prepared:
+    """Decode the images and build the network. Whatever the user got wrong is refused here.
+
+    Args:
+        config: the run.
+        dataset: the images; found from ``config.data`` if None.
+        cache: folder for a memory-mapped store, where the images don't fit in memory.
+
+    Raises:
+        InputError: images, masks or settings that cannot be used.
+    """
+    settings = config.training
+    device = find_device(settings.device)
+    dtype = find_precision(settings.precision, device)
+    dataset = dataset if dataset is not None else Dataset.open(config.data)
+    classes = len(dataset.classes.names)
+    head = config.head(classes)
+    objectives.check(config.loss, head, classes)
+    misses_from(config)
+    train, val = load(config, dataset, device, cache)
+    network = build_network(config, dataset.channels, classes, device)
+    loader = Loader(
+        train, config.data.window, settings.batch_size, config.data.patches_per_image, settings.seed, device
+    )  # fmt: skip
+    return Prepared(
+        train=train,
+        val=val,
+        network=network,
+        objective=objectives.build(config.loss, head, classes),
+        elevated=objectives.build(ElevatedSensitivity(), head, classes),
+        modulation=config.modulation.bind()(
+            epochs=settings.epochs, shapes=train.shapes.cpu(), classes=classes, device=train.device,
+            revisits=loader.revisits,
+        ),
+        loader=loader,
+        predictor=Predictor(
+            network, head, device, dtype, config.prediction.tile, config.prediction.overlap
+        ),
+        watched=watch(config, train, val, dataset),
+        dtype=dtype,
+        device=device,
+    )  # fmt: skip
+
+
 def fit(
     config: RunConfig,
-    dataset: Dataset | None = None,
+    prepared: Prepared | None = None,
     *,
     resume: dict[str, Any] | None = None,
     progress: Progress | None = None,
-    cache: Path | None = None,
-    on_watched: Callable[[list[WatchedItem]], None] = lambda items: None,
 ) -> Iterator[Epoch]:
     """Train, and yield each epoch when it is over.
 
@@ -105,12 +175,10 @@ def fit(
 
     Args:
         config: the run.
-        dataset: the images; found from ``config.data`` if None.
+        prepared: from :func:`prepare`, made here if None. It is used up.
         resume: the state of an :class:`Epoch`, to go on after it.
         progress: is kept up to date; when its ``stop`` is set, the loop ends at the next batch
             and drops the epoch it is in.
-        cache: folder for a memory-mapped store, where the images don't fit in memory.
-        on_watched: is given the watched items once, before the first epoch.
 
     Raises:
         InputError: images, masks or settings that cannot be used, before the first epoch.
@@ -118,38 +186,16 @@ def fit(
     """
     settings = config.training
     progress = progress if progress is not None else Progress()
-    device = find_device(settings.device)
-    dtype = find_precision(settings.precision, device)
-    dataset = dataset if dataset is not None else Dataset.open(config.data)
-    classes = len(dataset.classes.names)
-    head = config.head(classes)
-    objectives.check(config.loss, head, classes)
-
+    ready = prepared if prepared is not None else prepare(config)
+    network, modulation, device, dtype = ready.network, ready.modulation, ready.device, ready.dtype
+    head = ready.predictor.head
+    from_pass = modulation.records and misses_from(config) == "pass"
+    cut = getattr(config.modulation, "threshold", 0.5)
     with arithmetic(settings.threads, settings.deterministic):
-        train, val = load(config, dataset, device, cache)
-        network = build_network(config, dataset.channels, classes, device)
         forward = torch.compile(network) if settings.compile else network
         optimizer = config.optimizer.bind()(network.parameters())
         scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
         schedule = config.schedule.bind()
-        objective = objectives.build(config.loss, head, classes)
-        elevated = objectives.build(ElevatedSensitivity(), head, classes)
-        predictor = Predictor(
-            network, head, device, dtype, config.prediction.tile, config.prediction.overlap
-        )  # fmt: skip
-        loader = Loader(
-            train, config.data.size_or_patch, settings.batch_size, config.data.patches_per_image,
-            settings.seed, device,
-        )  # fmt: skip
-        modulation = config.modulation.bind()(
-            epochs=settings.epochs, shapes=train.shapes.cpu(), classes=classes, device=train.device,
-            revisits=loader.revisits,
-        )  # fmt: skip
-        from_pass = modulation.records and misses_from(config) == "pass"
-        cut = getattr(config.modulation, "threshold", 0.5)
-        watched = watch(config, train, val, dataset)
-        on_watched([item.record() for item in watched])
-
         monitored: list[float] = []
         best_score = -math.inf
         first = 1
@@ -161,21 +207,21 @@ def fit(
             monitored, best_score = list(resume["monitored"]), resume["best_score"]
             first = resume["epoch"] + 1
 
-        progress.steps = loader.steps
+        progress.steps = ready.loader.steps
         for number in range(first, settings.epochs + 1):
             started = time.perf_counter()
             progress.epoch, progress.step = number, 0
             lr = schedule(optimizer.defaults["lr"], number, settings.epochs, behind_best(monitored))
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            torch.manual_seed(hash((settings.seed, number)))  # for dropout
+            torch.manual_seed((settings.seed * 1_000_003 + number) % 2**63)  # for dropout
             network.train()
             modulation.begin(number)
-            masks = [item.modulated(modulation) for item in watched]
+            masks = [item.modulated(modulation) for item in ready.watched]
             losses: list[Tensor] = []
             seen: list[Tensor] = []
 
-            for frames in loader.epoch(number):
+            for frames in ready.loader.epoch(number):
                 if progress.stop:
                     return
                 grown = modulation.target(frames.window, frames.truth, frames.valid)
@@ -185,7 +231,9 @@ def fit(
                 optimizer.zero_grad(set_to_none=True)
                 with torch.autocast(device.type, dtype) if dtype else nullcontext():
                     logits = forward(batch.image)
-                loss = modulation.loss(objective, elevated, logits, batch.truth, batch.grown, batch.valid)
+                loss = modulation.loss(
+                    ready.objective, ready.elevated, logits, batch.truth, batch.grown, batch.valid
+                )
                 scaler.scale(loss).backward()
                 if settings.clip_gradient is not None:
                     scaler.unscale_(optimizer)
@@ -196,7 +244,7 @@ def fit(
                 losses.append(loss.detach())
                 seen.append(frames.window.ids)
                 if len(losses) % CHECK_STEPS == 0:
-                    check_finite(losses, seen, train, number)
+                    check_finite(losses, seen, ready.train, number)
                 if not from_pass:
                     prediction = foreground(logits.detach(), head) >= cut
                     modulation.count(prediction, batch.truth, batch.valid)
@@ -204,22 +252,22 @@ def fit(
                         modulation.record(frames.window, batch.misses(prediction))
                 progress.step += 1
 
-            check_finite(losses, seen, train, number)
+            check_finite(losses, seen, ready.train, number)
             trained = time.perf_counter()
             if from_pass:
-                for frames in whole(train, config, device):
+                for frames in whole(ready.train, config, device):
                     if progress.stop:
                         return
-                    prediction = predictor.probability(frames.image) >= cut
+                    prediction = ready.predictor.probability(frames.image) >= cut
                     modulation.count(prediction, frames.truth, frames.valid)
                     modulation.record(frames.window, missed(prediction, frames.truth, frames.valid))
             trend = modulation.end()
             passed = time.perf_counter()
-            validation = validate(predictor, objective, val, config, progress) if val is not None else None
+            validation = validate(ready, config, progress) if ready.val is not None else None
             if progress.stop:
                 return
             validated = time.perf_counter()
-            probabilities = [item.probability(predictor) for item in watched]
+            probabilities = [item.probability(ready.predictor) for item in ready.watched]
 
             mean_loss = float((torch.stack(losses) * torch.tensor([len(i) for i in seen], device=device)).sum())
             mean_loss /= sum(len(ids) for ids in seen)
@@ -392,7 +440,7 @@ def behind_best(monitored: Sequence[float]) -> list[int]:
 def whole(images: Store, config: RunConfig, device: torch.device) -> Iterator[Frames]:
     """All images in whole frames, batch by batch, not augmented."""
     # Frames larger than a training window go one by one, so that memory stays what training needs.
-    window = math.prod(config.data.size_or_patch)
+    window = math.prod(config.data.window)
     for batch in images.batches(config.training.batch_size):
         fitting = max(1, window * config.training.batch_size // math.prod(batch.size))
         for start in range(0, len(batch.ids), fitting):
@@ -401,18 +449,17 @@ def whole(images: Store, config: RunConfig, device: torch.device) -> Iterator[Fr
             yield images.read(Window(ids, batch.corner[part], batch.size), torch.zeros_like(ids), device)
 
 
-def validate(
-    predictor: Predictor, objective: objectives.Objective, val: Store, config: RunConfig, progress: Progress
-) -> Validation:
+def validate(ready: Prepared, config: RunConfig, progress: Progress) -> Validation:
     """Score the validation images, each in its own frame, at the threshold 0.5 of every class."""
+    assert ready.val is not None
     losses: list[Tensor] = []
     counts: list[metrics.Confusion] = []
-    for frames in whole(val, config, predictor.device):
+    for frames in whole(ready.val, config, ready.device):
         if progress.stop:
             break
-        logits = predictor.logits(frames.image)
-        losses += [objective(logits, frames.truth, frames.valid)] * len(logits)
-        prediction = foreground(logits, predictor.head) >= 0.5
+        logits = ready.predictor.logits(frames.image)
+        losses += [ready.objective(logits, frames.truth, frames.valid)] * len(logits)
+        prediction = foreground(logits, ready.predictor.head) >= 0.5
         counts.append(metrics.confusion(prediction, frames.truth, valid=frames.valid))
     if progress.stop:
         return Validation(math.nan, (), (), (), ())
@@ -443,11 +490,11 @@ class Watched:
         if self.split == "train":
             grown = modulation.target(self.frames.window, self.frames.truth, self.frames.valid)
         mask = self.frames.truth if grown is None else grown
-        return np.asarray(mask[0, :, *self.box].cpu().numpy())
+        return np.asarray(mask[0].cpu().numpy()[(..., *self.box)])
 
     def probability(self, predictor: Predictor) -> NDArray[Any]:
         """Foreground probability float32 (C, *S)."""
-        return np.asarray(predictor.probability(self.frames.image)[0, :, *self.box].cpu().numpy())
+        return np.asarray(predictor.probability(self.frames.image)[0].cpu().numpy()[(..., *self.box)])
 
     def record(self) -> WatchedItem:
         """What the run directory keeps once."""
@@ -456,8 +503,8 @@ class Watched:
             name=self.name,
             split=self.split,
             image=self.image[self.box],
-            truth=self.frames.truth[0, :, *self.box].cpu().numpy(),
-            valid=valid[0, 0, *self.box].cpu().numpy(),
+            truth=self.frames.truth[0].cpu().numpy()[(..., *self.box)],
+            valid=valid[0, 0].cpu().numpy()[self.box],
             origin=tuple(part.start for part in self.box),
         )
 

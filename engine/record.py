@@ -36,8 +36,9 @@ HEARTBEAT_SECONDS = 5.0
 SILENT_SECONDS = 60.0
 """A trainer on another host is taken for dead when its heartbeat is older."""
 
-LAUNCHER_FILES = frozenset({"config.toml", "log.txt", "stop"})
-"""What a viewer may have put into the directory before the trainer starts."""
+FREE_FILES = frozenset({"config.toml", "log.txt", "stop", "events.jsonl", "heartbeat", "lock", "cache"})
+"""What a directory may hold and still be free: what a viewer puts there before the trainer starts,
+and what a run leaves that was refused before it had a run.json."""
 
 Status = Literal["waiting", "running", "stopping", "stopped", "failed", "finished", "crashed"]
 ENDINGS: dict[str, Status] = {"stopped": "stopped", "failed": "failed", "finished": "finished"}
@@ -150,7 +151,6 @@ class RunWriter:
     def __init__(self, root: Path, progress: Progress) -> None:
         self.root = root
         self.progress = progress
-        self._fresh = not root.exists()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._said: set[str] = set()
@@ -166,13 +166,14 @@ class RunWriter:
         writer = cls(root, progress)
         try:
             root.mkdir(parents=True, exist_ok=True)
-            strange = {item.name for item in root.iterdir()} - LAUNCHER_FILES
+            strange = {item.name for item in root.iterdir()} - FREE_FILES
             if strange:
-                what = "already holds a run" if "run.json" in strange or "lock" in strange else "is not empty"
+                what = "already holds a run" if "run.json" in strange else "is not empty"
                 raise InputError(
                     f"the output directory {root} {what}: give another --out, or continue it with --resume."
                 )
             writer._take_lock()
+            (root / "events.jsonl").unlink(missing_ok=True)
         except (FileExistsError, NotADirectoryError):
             raise InputError(f"the output directory {root} cannot be made: a file is in the way.") from None
         except PermissionError:
@@ -330,16 +331,6 @@ class RunWriter:
         if self._thread.is_alive():
             self._thread.join()
         (self.root / "lock").unlink(missing_ok=True)
-
-    def discard(self) -> None:
-        """Remove a directory that this writer made and that holds nothing of worth yet."""
-        if not self._fresh:
-            return
-        for item in self.root.iterdir():
-            if item.is_file():
-                item.unlink()
-        with suppress(OSError):
-            self.root.rmdir()
 
 
 def heartbeat_age(root: Path) -> float:

@@ -1,5 +1,6 @@
 """Settings of the data and of its augmentation."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, field_validator, model_validator
@@ -65,6 +66,19 @@ class Data(Spec):
     cache: Literal["auto", "device", "memory", "disk"] = setting("auto", advanced=True)
     """Where decoded images are kept: on the training device, in memory, or in a memory-mapped file
     of the run directory; `auto` takes the first that has room."""
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """Height, width of what a training step sees of an image: all of it if resized, else a crop."""
+        if self.size is None:
+            return self.patch
+        return self.size[0], -(-self.size[1] // 8) * 8
+
+    def located(self) -> "Data":
+        """The same with an absolute root, so that the settings hold from any folder."""
+        if self.root in ("", "demo"):
+            return self
+        return self.model_copy(update={"root": str(Path(self.root).expanduser().resolve())})
 
     @field_validator("patch")
     @classmethod

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from engine.spec import Part, Spec, setting
+from engine.spec import Part, setting
 
 Needs = Literal["probability", "logits", "labels"]
 
@@ -35,7 +35,7 @@ class Dice(LossPart):
 
 
 class CrossEntropy(LossPart):
-    """Categorical cross-entropy over background and classes (binary for one class). Exclusive classes only."""
+    """Cross-entropy over background and classes (binary for one class). Exclusive classes only."""
 
     target = "engine.losses.pixelwise:cross_entropy"
     needs = "labels"
@@ -51,7 +51,7 @@ class BinaryCrossEntropy(LossPart):
 
 
 class ElevatedSensitivity(LossPart):
-    """Elevated Sensitivity Loss (ESL) of SMM v1, between -1 and 0: rewards found foreground, punishes misses."""
+    """Elevated Sensitivity Loss (ESL) of SMM v1, from -1 to 0: rewards found foreground."""
 
     target = "engine.losses.sensitivity:elevated_sensitivity"
     needs = "probability"
@@ -60,11 +60,6 @@ class ElevatedSensitivity(LossPart):
 
 class Sum(LossPart):
     """A weighted sum of two losses; it has no function of its own."""
-
-    target = "engine.losses.objective:weighted_sum"
-
-    def settings(self) -> dict[str, object]:
-        return {"terms": self.terms()}
 
 
 class DiceCrossEntropy(Sum):
@@ -105,5 +100,3 @@ Loss = Annotated[
     Field(discriminator="name"),
 ]
 """Registry of losses."""
-
-__all__ = ["Loss", "LossPart", "Needs", "Spec"]

@@ -1,0 +1,55 @@
+"""What all commands share: one sentence for what a user did wrong, and how a run is found."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from engine.errors import InputError
+from engine.record import is_disk_full
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are InputErrors, and whose flags are never abbreviated."""
+
+    def __init__(self, prog: str, description: str, usage: str | None = None) -> None:
+        super().__init__(
+            prog=f"python -m engine.{prog}", description=description, usage=usage, allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; {self.prog} --help says what there is.")
+
+
+def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
+    """Run a command and exit: 0 done, 2 refused with one sentence, 130 interrupted, 1 anything else."""
+    try:
+        code = main(sys.argv[1:])
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        print(
+            f"error: the disk is full ({error}): what was saved before is whole; "
+            "free some space and go on with --resume.",
+            file=sys.stderr,
+        )
+        code = 2
+    except BrokenPipeError:
+        code = 1
+    sys.exit(code)
+
+
+def existing(path: str) -> Path:
+    """A path given by the user that must exist."""
+    found = Path(path).expanduser()
+    if not found.exists():
+        raise InputError(f"{path} does not exist.")
+    return found
