@@ -1,6 +1,7 @@
 """Where and in which arithmetic a network runs."""
 
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -40,6 +41,13 @@ def find_precision(name: str, device: torch.device) -> torch.dtype | None:
             return None
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     return DTYPES.get(name)
+
+
+def device_name(device: torch.device) -> str:
+    """The device in words, for run.json."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return platform.processor() or platform.machine()
 
 
 @contextmanager

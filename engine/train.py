@@ -24,16 +24,16 @@ import platform
 import shutil
 import signal
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from tqdm import tqdm
+import torch
 
 from engine import __version__, checkpoint, flags
 from engine.command import Parser, run
@@ -41,8 +41,10 @@ from engine.config import Layer, RunConfig, presets, read_file, read_preset, res
 from engine.data.dataset import Dataset
 from engine.data.layouts import known
 from engine.errors import InputError
-from engine.loop import Epoch, fit
-from engine.record import FORMAT, Progress, RunReader, RunWriter, WatchedItem
+from engine.device import device_name
+from engine.loop import Epoch, Prepared, fit, misses_from, prepare
+from engine.progress_bar import ProgressBar
+from engine.record import FORMAT, Progress, RunReader, RunWriter, plain
 
 LIBRARIES = ("torch", "numpy", "scikit-image", "scipy", "zarr")
 
@@ -105,34 +107,211 @@ def new_run(config: RunConfig) -> Path:
 
 
 def start(config: RunConfig, out: Path, *, quiet: bool = False) -> int:
-    """Train into a new run directory. Returns the exit code."""
+    """Train into a new run directory. Returns the exit code.
+
+    Raises:
+        InputError: anything that is refused before the first epoch. A directory that was made
+            for the run is then removed again.
+    """
     progress = Progress()
     fresh = not out.exists()
     writer = RunWriter.create(out, progress)
-    begun = False
     try:
         with writer.recorded():
             writer.write_text("config.toml", to_toml(config))
             dataset = Dataset.open(config.data)
-            check_room(config, dataset, out)
-            writer.write_json("run.json", identity(config, dataset))
-            epochs = fit(config, dataset, progress=progress, cache=out / "cache", on_watched=_watch(writer, config))
-            for epoch in _shown(epochs, config, progress, quiet):
-                if not begun:
-                    begun = True
-                save(writer, epoch, config)
-            return finish(writer, progress, out)
-    except InputError:
-        # Nothing was trained: a directory that was made for this leaves with the mistake.
-        if fresh and not begun:
+            ready = prepare(config, dataset, out / "cache")
+            check_room(config, ready, out)
+            writer.write_json("run.json", identity(config, dataset, ready))
+            fresh = False
+            for remark in dataset.remarks():
+                warn(writer, remark)
+            return follow(writer, config, ready, progress, None, quiet)
+    except (InputError, KeyboardInterrupt):
+        if fresh:
             shutil.rmtree(out, ignore_errors=True)
         raise
 
 
 def resume(out: Path, *, quiet: bool = False) -> int:
-    """Go on with a stopped or crashed run. Returns the exit code."""
+    """Go on with a stopped or crashed run. Returns the exit code.
+
+    Raises:
+        InputError: no such run, one that has finished or is still running, or changed images.
+    """
+    reader = RunReader(out)
+    info = reader.info()
+    if reader.status() == "finished":
+        raise InputError(f"the run {out} has finished all its epochs: there is nothing to resume.")
+    config, _ = resolve([read_file(out / "config.toml")])
     progress = Progress()
     writer = RunWriter.reopen(out, progress)
     with writer.recorded():
-        ...
+        dataset = Dataset.open(config.data, info["splits"])
+        if dataset.fingerprint() != info["dataset"]["fingerprint"]:
+            raise InputError(
+                f"the files in {dataset.found.root} have changed since the run began, so it cannot go on to "
+                f"the result it would have had: start a new run with --config {out / 'config.toml'}."
+            )
+        ready = prepare(config, dataset, out / "cache")
+        last = out / "checkpoints" / "last"
+        state = checkpoint.load(last, ready.device) if last.exists() else None
+        versions = {name: version(name) for name in LIBRARIES}
+        for name in LIBRARIES:
+            if info["libraries"].get(name) != versions[name]:
+                warn(
+                    writer,
+                    f"the run began with {name} {info['libraries'].get(name)} and goes on with "
+                    f"{versions[name]}: its result may differ from an uninterrupted one.",
+                )
+        return follow(writer, config, ready, progress, state, quiet)
+
+
+def follow(
+    writer: RunWriter, config: RunConfig, ready: Prepared, progress: Progress, state: dict[str, Any] | None,
+    quiet: bool,
+) -> int:  # fmt: skip
+    """Train from a state to the end or a stop, and record every epoch."""
+    done = 0 if state is None else int(state["epoch"])
+    writer.watch([item.record() for item in ready.watched], config.training.epochs)
+    began = {"resumed_after": done} if state is not None else {}
+    writer.event("started", pid=os.getpid(), host=platform.node(), epochs=config.training.epochs, **began)
+    if state is not None:
+        announce(writer, state["record"])
+    ended = "" if state is None else state["record"]["last"]
+    with interruptible(progress), ProgressBar(progress, config.training.epochs, done, quiet) as bar:
+        bar.say(f"run directory {writer.root}")
+        if not ended:
+            for epoch in fit(config, ready, resume=state, progress=progress):
+                if epoch.trend.warning:
+                    warn(writer, epoch.trend.warning, bar.say)
+                save(writer, epoch, config)
+                bar.show(epoch)
+                done, ended = epoch.number, epoch.last
+    if ended:
+        writer.event("finished", epoch=done, reason=ended)
+        return 0
+    writer.event("stopped", epoch=done, reason=progress.reason)
+    print(f"stopped after epoch {done}; go on with: python -m engine.train --resume {writer.root}")
     return 0
+
+
+def save(writer: RunWriter, epoch: Epoch, config: RunConfig) -> None:
+    """Record an epoch: arrays, then checkpoint, then the epoch's line."""
+    writer.write_watched(epoch.number, [p for p, _ in epoch.watched], [mask for _, mask in epoch.watched])
+    record = epoch_record(epoch, config)
+    state = {**epoch.state(), "record": record}
+    folder = writer.root / "checkpoints"
+    if epoch.best:
+        checkpoint.save(folder / "best", state)
+    checkpoint.save(folder / "last", state)
+    announce(writer, record)
+
+
+def announce(writer: RunWriter, record: dict[str, Any]) -> None:
+    """Append an epoch's events, those that are not there yet: a crash can lie between any two."""
+    said = {
+        (event["event"], event["epoch"])
+        for event in RunReader(writer.root).events()
+        if event["event"] in ("checkpoint", "epoch")
+    }
+    number = record["epoch"]
+    if ("checkpoint", number) not in said:
+        writer.event("checkpoint", epoch=number, files=["last", *(["best"] if record["best"] else [])])
+    if ("epoch", number) not in said:
+        writer.event("epoch", **record)
+
+
+def epoch_record(epoch: Epoch, config: RunConfig) -> dict[str, Any]:
+    """An epoch's line, in plain types."""
+    record: dict[str, Any] = plain(
+        {
+            "epoch": epoch.number,
+            "epochs": config.training.epochs,
+            "loss": epoch.loss,
+            "lr": epoch.lr,
+            "recall": epoch.trend.recall,
+            "slope": epoch.trend.slope,
+            "gamma": epoch.trend.gamma,
+            "updated": epoch.trend.updated,
+            "warmup": epoch.trend.warmup,
+            "added": epoch.trend.added,
+            "validation": asdict(epoch.validation) if epoch.validation is not None else None,
+            "best": epoch.best,
+            "last": epoch.last,
+            "seconds": {name: round(value, 4) for name, value in epoch.seconds.items()},
+        }
+    )
+    return record
+
+
+def identity(config: RunConfig, dataset: Dataset, ready: Prepared) -> dict[str, Any]:
+    """run.json: what the run is, where and with what it runs."""
+    classes = len(dataset.classes.names)
+    return {
+        "format": FORMAT,
+        "engine": __version__,
+        "libraries": {name: version(name) for name in LIBRARIES},
+        "python": platform.python_version(),
+        "host": platform.node(),
+        "device": str(ready.device),
+        "device_name": device_name(ready.device),
+        "precision": str(ready.dtype or "float32").removeprefix("torch."),
+        "threads": config.training.threads or torch.get_num_threads(),
+        "seed": config.training.seed,
+        "parameters": sum(p.numel() for p in ready.network.parameters()),
+        "head": config.head(classes),
+        "misses_from": misses_from(config),
+        "steps": ready.loader.steps,
+        "dataset": dataset.summary(),
+        "splits": dataset.names(),
+        "command": ["python", "-m", "engine.train", *sys.argv[1:]],
+    }
+
+
+def warn(writer: RunWriter, message: str, say: Callable[[str], None] | None = None) -> bool:
+    """Note a warning in the run, and show it once."""
+    new = writer.warn(message)
+    if new:
+        (say or (lambda text: print(text, file=sys.stderr)))(f"note: {message}")
+    return new
+
+
+def check_room(config: RunConfig, ready: Prepared, out: Path) -> None:
+    """Refuse a run that the disk has no room for, at its largest."""
+    weights = sum(p.numel() * p.element_size() for p in ready.network.parameters())
+    moments = 2 if config.optimizer.name in ("adam", "adamw") else 1
+    masks = sum(x.nbytes for x in ready.modulation.state().values() if isinstance(x, torch.Tensor))
+    # Last, best, and the one that is being written.
+    checkpoints = 3 * (weights * (1 + moments) + masks)
+    # Half precision and a byte a pixel; what compression saves is not counted on.
+    watched = sum(3 * item.record().truth.size for item in ready.watched) * config.training.epochs
+    free = shutil.disk_usage(out).free
+    if checkpoints + watched > free:
+        raise InputError(
+            f"there is no room on the disk of {out}: the run can need {(checkpoints + watched) / 1e9:.2f} GB "
+            f"({watched / 1e9:.2f} of them for watched images) and {free / 1e9:.2f} GB are free; give another "
+            "--out, or fewer watch.train and watch.val."
+        )
+
+
+@contextmanager
+def interruptible(progress: Progress) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the run at the next batch; a second Ctrl-C ends it at once."""
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if progress.stop and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        progress.reason = signal.Signals(number).name
+        progress.stop = True
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+if __name__ == "__main__":
+    run(main)

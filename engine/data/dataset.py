@@ -1,16 +1,135 @@
-"""A data set ready to be trained on: cases, classes, channels and splits."""
+"""A data set ready to be trained on: its cases, classes, channels and splits."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from engine.data.classes import Classes
 from engine.data.demo import write_demo
 from engine.data.layouts import Case, Found, find
+from engine.data.read import load_cases, read_image, resolve_channels, resolve_classes
 from engine.data.specs import Data
-from engine.data.split import split
+from engine.data.split import SPLITS, split
 from engine.data.store import Sample, resized
 from engine.errors import InputError
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The decoded images of some cases; can be gone through again, and is decoded anew each time."""
+
+    found: Found
+    indices: Sequence[int]
+    classes: Classes
+    channels: int
+
+    def __iter__(self) -> Iterator[Sample]:
+        loaded = load_cases(self.found, self.indices, self.classes, self.channels, may_be_empty=True)
+        for index, arrays in zip(self.indices, loaded, strict=True):
+            yield Sample(self.found.cases[index].name, arrays.image, arrays.labels, arrays.valid)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images and masks found, told apart and divided; nothing but headers and masks was read for it.
+
+    Attributes:
+        data: the settings.
+        found: cases and layout.
+        classes: foreground classes and what in the masks means them.
+        channels: of every image.
+        splits: train, val, calib and test → indices into ``found.cases``.
+    """
+
+    data: Data
+    found: Found
+    classes: Classes
+    channels: int
+    splits: Mapping[str, tuple[int, ...]]
+
+    @classmethod
+    def open(cls, data: Data, splits: Mapping[str, Sequence[str]] | None = None) -> "Dataset":
+        """Find and divide the images of ``data.root``.
+
+        Args:
+            data: the settings; root "demo" is the embedded set, generated when first asked for.
+            splits: names of the cases in each split, as a run has recorded them, instead of a new split.
+
+        Raises:
+            InputError: whatever is wrong with the folder, or cases of ``splits`` that are gone.
+        """
+        here = data.model_copy(update={"root": str(write_demo())}) if data.root == "demo" else data
+        found = find(here)
+        if splits is None:
+            divided = split(found.cases, data.split, data.split_seed)
+        else:
+            divided = _recorded(found, splits)
+        return cls(
+            data, found, resolve_classes(found, here), resolve_channels(found, data.color), divided
+        )  # fmt: skip
+
+    def cases(self, part: str) -> list[Case]:
+        """The cases of a split."""
+        return [self.found.cases[index] for index in self.splits[part]]
+
+    def samples(self, part: str) -> Samples:
+        """The decoded images of a split, in the order of :meth:`cases`."""
+        return Samples(self.found, self.splits[part], self.classes, self.channels)
+
+    def picture(self, part: str, number: int) -> NDArray[Any]:
+        """One image of a split as it is shown: (H, W, channels), resized if ``data.size`` says so."""
+        image = read_image(self.cases(part)[number], self.channels)
+        return resized(image, self.data.size, labels=False)
+
+    def fingerprint(self) -> str:
+        """Hash of the names and sizes of all files, by which a changed folder is noticed."""
+        digest = sha256()
+        for case in self.found.cases:
+            valid = (case.valid,) if case.valid is not None else ()
+            for source in (*case.images, *case.masks, *valid):
+                name = source.path.relative_to(self.found.root).as_posix()
+                digest.update(f"{name}:{source.path.stat().st_size}\n".encode())
+        return digest.hexdigest()
+
+    def summary(self) -> dict[str, Any]:
+        """What run.json says of the data."""
+        return {
+            "root": str(self.found.root),
+            "layout": self.found.layout,
+            "images": len(self.found.cases),
+            "classes": list(self.classes.names),
+            "channels": self.channels,
+            "grouped": self.found.grouped,
+            "fingerprint": self.fingerprint(),
+        }
+
+    def names(self) -> dict[str, list[str]]:
+        """Split → names of its cases, for run.json."""
+        return {part: [case.name for case in self.cases(part)] for part in SPLITS}
+
+    def remarks(self) -> list[str]:
+        """What the user should know before training, a sentence each."""
+        remarks = list(self.found.notes)
+        if not self.found.grouped and len(self.found.cases) > 1:
+            remarks.append(
+                "the layout names no patients or groups, so each image counts as its own; if some belong "
+                "together, data.group keeps them in one split."
+            )
+        missing = [part for part in ("val", "test") if not self.splits[part]]
+        if missing:
+            remarks.append(f"there is no {' and no '.join(missing)} split ({len(self.found.cases)} images).")
+        return remarks
+
+
+def _recorded(found: Found, splits: Mapping[str, Sequence[str]]) -> dict[str, tuple[int, ...]]:
+    places = {case.name: index for index, case in enumerate(found.cases)}
+    gone = [name for names in splits.values() for name in names if name not in places]
+    if gone:
+        raise InputError(
+            f"{len(gone)} images of the run are no longer in {found.root} (the first is {gone[0]}): "
+            "put them back, or start a new run."
+        )
+    return {part: tuple(places[name] for name in splits.get(part, ())) for part in SPLITS}
