@@ -82,6 +82,9 @@ def count_channels(source: Source) -> int:
     reader = _reader(source.path)
     try:
         if reader is _picture:
+            depth, kind = _png_head(source.path)
+            if depth == 16:
+                return 1 if kind in (0, 4) else 3
             with Image.open(source.path) as image:
                 return 3 if image.mode not in GRAY_MODES else 1
         if reader is _tiff:
@@ -118,11 +121,9 @@ def _reader(path: Path) -> Callable[[Source], Raster]:
 
 def _picture(source: Source) -> Raster:
     """PNG, JPEG, GIF, BMP."""
-    with source.path.open("rb") as file:
-        head = file.read(26)
-    if head.startswith(b"\x89PNG") and head[24] == 16:  # Pillow cuts colour of 16 bits down to 8
-        pixels = imagecodecs.png_decode(source.path.read_bytes())
-        return _without_alpha(pixels, alpha=head[25] in (4, 6))
+    depth, kind = _png_head(source.path)
+    if depth == 16:  # Pillow cuts colour of 16 bits down to 8
+        return _without_alpha(imagecodecs.png_decode(source.path.read_bytes()), alpha=kind in (4, 6))
     with Image.open(source.path) as image:
         if image.mode == "P":
             palette = np.asarray(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
@@ -134,6 +135,13 @@ def _picture(source: Source) -> Raster:
         if image.mode in ("CMYK", "YCbCr", "LAB", "HSV", "RGBX", "RGBa"):
             return Raster(np.asarray(image.convert("RGB")))
         return Raster(np.asarray(image))
+
+
+def _png_head(path: Path) -> tuple[int, int]:
+    """Bit depth and colour type (0 gray, 2 RGB, 3 palette, 4 and 6 with alpha) of a PNG; zeros for others."""
+    with path.open("rb") as file:
+        head = file.read(26)
+    return (head[24], head[25]) if head.startswith(b"\x89PNG") and len(head) == 26 else (0, 0)
 
 
 def _tiff(source: Source) -> Raster:
@@ -206,7 +214,7 @@ def _channels_last(pixels: Array, path: Path, axes: str = "") -> Array:
     """(H, W) or (H, W, channels) from an array whose channels, if any, come first or last.
 
     The axes' letters decide where the format has them (S samples, C channels, Z and T a stack);
-    else an axis of at most 16 is taken for the channels, the last before the first.
+    else the shorter of the first and last axis is taken for the channels, if it is at most 16 long.
     """
     axes = axes if len(axes) == pixels.ndim else "?" * pixels.ndim
     for axis in (*range(pixels.ndim - 2), -1):  # axes of length 1 before and behind
@@ -216,7 +224,8 @@ def _channels_last(pixels: Array, path: Path, axes: str = "") -> Array:
         return pixels
     stack = pixels.ndim != 3 or any(letter in "ZT" for letter in axes)
     named = [axis for axis, letter in enumerate(axes) if letter in "SC"]
-    short = [axis for axis in (2, 0) if not stack and pixels.shape[axis] <= MOST_CHANNELS]
+    ends = () if stack else sorted((2, 0), key=lambda axis: pixels.shape[axis])
+    short = [axis for axis in ends if pixels.shape[axis] <= MOST_CHANNELS]
     if stack or not (named or short):
         raise InputError(
             f"{path} holds an array of shape {pixels.shape}, not a 2D image: "

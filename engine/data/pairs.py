@@ -58,7 +58,7 @@ def match(part: Part, where: Mapping[str, str], files: Sequence[str]) -> Matches
         part,
         images,
         _companions(masks, tied, files, images),
-        _companions(valids, tied, files, images) if valids else {},
+        _fields_of_view(valids, tied, files, images),
         pieces,
     )
 
@@ -78,6 +78,18 @@ def _companions(
             key = next((key for key in keys if key in images), keys[0])
             companions.setdefault(key, []).append(path)
     return companions
+
+
+def _fields_of_view(
+    patterns: Sequence[Pattern], tied: Sequence[str], files: Sequence[str], images: Mapping[Key, object]
+) -> dict[Key, list[str]]:
+    """As above; a pattern with fewer pieces, such as ``{camera}.png``, serves several images."""
+    shared = [name for name in tied if all(name in each.names for each in patterns)]
+    short = {
+        key: tuple(piece for name, piece in zip(tied, key, strict=True) if name in shared) for key in images
+    }
+    found = _companions(patterns, shared, files, dict.fromkeys(short.values()))
+    return {key: found[short[key]] for key in images if short[key] in found}
 
 
 def check(root: Path, found: Matches) -> list[str]:
