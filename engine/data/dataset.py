@@ -77,7 +77,11 @@ class Dataset:
 
     def samples(self, part: str) -> Samples:
         """The decoded images of a split, in the order of :meth:`cases`."""
-        return Samples(self.found, self.splits[part], self.classes, self.channels)
+        return self.some(self.splits[part])
+
+    def some(self, indices: Sequence[int]) -> Samples:
+        """The decoded images of any cases."""
+        return Samples(self.found, indices, self.classes, self.channels)
 
     def picture(self, part: str, number: int) -> NDArray[Any]:
         """One image of a split as it is shown: (H, W, channels), resized if ``data.size`` says so."""

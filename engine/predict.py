@@ -1,0 +1,112 @@
+"""Predict images with a trained run: probability maps and masks at each image's own size.
+
+Each IMAGE is a file, or a folder whose images are all predicted. For NAME.png it writes
+NAME_probability.tif (float32, one page a class) and NAME_mask.png; a mask of a TIFF is a TIFF. Masks
+of one class are 0 and 255, of several 0 … C. Resolution and calibration are carried over.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from engine.command import Parser, existing, run
+from engine.data.decode import ENDINGS, Source
+from engine.data.layouts import Case
+from engine.data.read import read_image
+from engine.errors import InputError
+from engine.metadata import Metadata, read_metadata, write_png, write_tiff
+from engine.trained import Trained
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Entry point of ``python -m engine.predict``."""
+    parser = Parser("predict", __doc__ or "")
+    parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="files or folders")
+    parser.add_argument("--out", type=Path, help="folder for the results (default: RUN/predictions)")
+    parser.add_argument("--threshold", type=float, help="T in p ≥ T; without it 0.5, or argmax (softmax)")
+    parser.add_argument("--checkpoint", help="best, last or a file (default: best if there is a val split)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, … (default: auto)")
+    parser.add_argument("--tile", type=int, help="longest side predicted at once, px (default: the run's)")
+    parser.add_argument("--overwrite", action="store_true", help="replace results that are there")
+    options = parser.parse_args(arguments)
+    if options.threshold is not None and not 0 <= options.threshold <= 1:
+        raise InputError(f"--threshold {options.threshold} is no probability: 0 to 1 would work.")
+    if options.tile is not None and options.tile < 32:
+        raise InputError(f"--tile {options.tile} is too small: 32 or more would work.")
+    trained = Trained.open(options.run, options.checkpoint, options.device).tiled(options.tile)
+    out = options.out or options.run / "predictions"
+    jobs = plan(options.images, out, options.overwrite)
+    out.mkdir(parents=True, exist_ok=True)
+    for image, (probability, mask) in tqdm(jobs.items(), unit="image", desc="predict"):
+        p, label, metadata = predict(trained, image, options.threshold)
+        with replacing(probability) as path:
+            write_tiff(path, p, metadata, axes="CYX", names=trained.classes)
+        with replacing(mask) as path:
+            (write_tiff if mask.suffix == ".tif" else write_png)(path, label, metadata)
+    print(f"{len(jobs)} image{'s' * (len(jobs) != 1)} predicted into {out} ({trained.rule(options.threshold)})")
+    return 0
+
+
+def predict(
+    trained: Trained, path: Path, threshold: float | None
+) -> tuple[NDArray[np.float32], NDArray[np.uint8], Metadata]:
+    """Probabilities float32 (C, H, W), mask uint8 (H, W) and the file's metadata."""
+    image = read_image(Case(name=path.stem, images=(Source(path),), masks=()), trained.channels)
+    p = trained.probability(image)
+    label = trained.label_map(p, threshold)
+    if len(trained.classes) == 1:
+        label = label * np.uint8(255)
+    return p, label, read_metadata(path)
+
+
+def plan(given: Sequence[str], out: Path, overwrite: bool) -> dict[Path, tuple[Path, Path]]:
+    """Each image's results. Raises InputError for no images, two results of one name, or results that exist."""
+    images = [file for path in map(existing, given) for file in listed(path)]
+    jobs: dict[Path, tuple[Path, Path]] = {}
+    taken: dict[Path, Path] = {}
+    for image in dict.fromkeys(images):
+        ending = ".tif" if image.suffix.lower() in (".tif", ".tiff") else ".png"
+        results = out / f"{image.stem}_probability.tif", out / f"{image.stem}_mask{ending}"
+        if results[0] in taken:
+            raise InputError(
+                f"{taken[results[0]]} and {image} would both be written to {results[0].name}: "
+                "predict them one after the other, each with its own --out."
+            )
+        taken[results[0]] = image
+        jobs[image] = results
+        there = next((result for result in results if result.exists()), None)
+        if there is not None and not overwrite:
+            raise InputError(f"{there} exists already: give another --out, or --overwrite.")
+    return jobs
+
+
+def listed(path: Path) -> list[Path]:
+    """A file, or the images of a folder in order."""
+    if path.is_file():
+        return [path]
+    images = sorted(item for item in path.iterdir() if item.is_file() and item.suffix.lower() in ENDINGS)
+    if not images:
+        raise InputError(f"the folder {path} holds no images: files ending in {', '.join(sorted(ENDINGS))} are.")
+    return images
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path that becomes `path` if the block succeeds, so that no half-written result is left."""
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,133 @@
+"""A trained run, ready to predict: the one prediction path of predict, evaluate and calibrate."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from engine import checkpoint
+from engine.config import RunConfig, read_file, resolve
+from engine.data.normalize import CLIPPED, affine
+from engine.data.store import resized
+from engine.device import find_device
+from engine.errors import InputError
+from engine.head import labels
+from engine.infer import Predictor
+from engine.loop import build_network
+from engine.record import RunReader
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run's network with the settings that it was trained with.
+
+    Attributes:
+        root: the run directory.
+        config: its settings.
+        info: its run.json.
+        classes: names of the C foreground classes.
+        predictor: in float32, so that thresholds hold wherever the run is used.
+        epoch: after which the weights were saved.
+        file: the checkpoint's name.
+    """
+
+    root: Path
+    config: RunConfig
+    info: dict[str, Any]
+    classes: tuple[str, ...]
+    predictor: Predictor
+    epoch: int
+    file: str
+
+    @classmethod
+    def open(cls, root: Path, weights: str | None = None, device: str = "auto") -> "Trained":
+        """Load a run.
+
+        Args:
+            root: the run directory.
+            weights: "best", "last" or a checkpoint's path; best where there is a val split, else last.
+            device: "auto" or a device.
+
+        Raises:
+            InputError: no run, no checkpoint yet, or one that does not fit the run's network.
+        """
+        info = RunReader(root).info()
+        config, _ = resolve([read_file(root / "config.toml")])
+        file = root / "checkpoints" / (weights or ("best" if info["splits"]["val"] else "last"))
+        if weights not in (None, "best", "last"):
+            file = Path(str(weights)).expanduser()
+        elif weights is None and not file.exists():
+            # A val split on which no class is ever defined has no best epoch.
+            file = file.with_name("last")
+        classes = tuple(info["dataset"]["classes"])
+        here = find_device(device)
+        state = checkpoint.load(file, here)
+        network = build_network(config, info["dataset"]["channels"], len(classes), here)
+        try:
+            network.load_state_dict(state["model"])
+        except RuntimeError as error:
+            raise InputError(
+                f"the checkpoint {file} does not fit the network of {root} ({str(error).splitlines()[-1].strip()})."
+            ) from None
+        network.eval()
+        prediction = config.prediction
+        predictor = Predictor(
+            network, config.head(len(classes)), here, None, prediction.tile, prediction.overlap
+        )  # fmt: skip
+        return cls(root, config, info, classes, predictor, int(state["epoch"]), file.name)
+
+    def tiled(self, tile: int | None) -> "Trained":
+        """The same with another tile length, in pixels."""
+        return self if tile is None else replace(self, predictor=replace(self.predictor, tile=tile))
+
+    @property
+    def channels(self) -> int:
+        """Channels that images must have."""
+        return int(self.info["dataset"]["channels"])
+
+    def probability(
+        self, image: NDArray[Any], valid: NDArray[np.bool_] | None = None, *, native: bool = True
+    ) -> NDArray[np.float32]:
+        """Foreground probabilities of one image.
+
+        Args:
+            image: (H, W, channels) as read, any real dtype.
+            valid: bool (H, W) or None; intensities are normalised by what lies inside.
+            native: at the image's own size, else at the size that the network saw.
+
+        Returns:
+            float32 (C, H, W) in [0, 1].
+        """
+        data = self.config.data
+        seen = resized(image, data.size, labels=False)
+        inside = None if valid is None else resized(valid, data.size, labels=True)
+        scale, shift = affine(seen, inside, data.normalization)
+        values = seen.astype(np.float32) * scale + shift
+        if data.normalization in CLIPPED:
+            values = values.clip(0, 1)
+        p = self.predictor.probability(torch.from_numpy(values).permute(2, 0, 1)[None])
+        if native and p.shape[2:] != image.shape[:2]:
+            p = F.interpolate(p, size=image.shape[:2], mode="bilinear", align_corners=False)
+        return np.asarray(p[0].cpu().numpy())
+
+    def rule(self, threshold: float | None) -> str:
+        """How probabilities become masks, in words."""
+        if threshold is None and self.predictor.head == "softmax":
+            return "argmax over background and classes"
+        return f"p ≥ {0.5 if threshold is None else threshold:g}"
+
+    def masks(self, p: NDArray[np.float32], threshold: float | None = None) -> NDArray[np.bool_]:
+        """Masks of each class, bool (C, *S), from probabilities (C, *S), by :meth:`rule`."""
+        if threshold is None and self.predictor.head == "softmax":
+            return np.asarray(self.label_map(p) == np.arange(1, len(p) + 1)[:, None, None])
+        return np.asarray(p >= np.float32(0.5 if threshold is None else threshold))
+
+    def label_map(self, p: NDArray[np.float32], threshold: float | None = None) -> NDArray[np.uint8]:
+        """One class a pixel, uint8 (*S), 0 background."""
+        thresholds = None if threshold is None else [threshold] * len(p)
+        label = labels(torch.from_numpy(p)[None], self.predictor.head, thresholds)
+        return np.asarray(label[0].numpy().astype(np.uint8))
