@@ -30,6 +30,10 @@ class Window:
     corner: Tensor
     size: tuple[int, ...]
 
+    def __post_init__(self) -> None:
+        if self.size[-1] % BYTE:
+            raise ValueError(f"a window's last extent must be a multiple of {BYTE}, not {self.size[-1]}")
+
     def to(self, device: torch.device) -> "Window":
         """The same window with its tensors on a device."""
         return Window(self.ids.to(device), self.corner.to(device), self.size)
@@ -72,7 +76,7 @@ class PackedMasks:
     """C boolean masks for each of N images, one bit per pixel, class and image.
 
     Args:
-        shapes: int64 (N, D) frame shapes; the last axis a multiple of 8.
+        shapes: int64 (N, D) frame shapes, kept on the CPU; the last axis a multiple of 8.
         channels: C.
         device: where the bits are kept.
         bits: uint8 (C, bytes) to take over, such as a memory-mapped tensor; zeros if None.
@@ -82,11 +86,11 @@ class PackedMasks:
         self, shapes: Tensor, channels: int, device: torch.device | str = "cpu", bits: Tensor | None = None
     ) -> None:
         if bool((shapes[:, -1] % BYTE).any()):
-            raise ValueError("the last axis of every frame must be a multiple of 8")
-        in_bytes = shapes.clone()
+            raise ValueError(f"the last axis of every frame must be a multiple of {BYTE}")
+        self.shapes = shapes.cpu()
+        in_bytes = self.shapes.clone()
         in_bytes[:, -1] //= BYTE
         ends = in_bytes.prod(dim=1).cumsum(0)
-        self.shapes = shapes
         self._in_bytes = in_bytes.to(device)
         self._offsets = torch.cat([torch.zeros(1, dtype=torch.int64), ends[:-1]]).to(device)
         total = int(ends[-1]) if len(ends) else 0
@@ -104,6 +108,10 @@ class PackedMasks:
     def empty_like(self) -> "PackedMasks":
         """Masks of the same frames, all False."""
         return PackedMasks(self.shapes, self.bits.shape[0], self.bits.device)
+
+    def to(self, device: torch.device) -> "PackedMasks":
+        """The same masks on a device."""
+        return PackedMasks(self.shapes, self.bits.shape[0], device, self.bits.to(device))
 
     def read(self, window: Window, halo: int = 0) -> Tensor:
         """Masks in a window grown by `halo` pixels on every side; False outside the image.
@@ -123,16 +131,27 @@ class PackedMasks:
         return unpacked[..., start : start + window.size[-1] + 2 * halo]
 
     def write(self, window: Window, masks: Tensor) -> None:
-        """Store bool (B, C, *size). Windows of one batch must not overlap; parts outside the image are lost."""
+        """Store masks; what lies outside the image is lost.
+
+        Args:
+            window: where; windows of one batch must not overlap.
+            masks: bool (B, C, *size).
+        """
         where, inside = self._where(window, [0] * len(window.size))
-        grouped = masks.to(self.bits.device, torch.uint8).unflatten(-1, (-1, BYTE))
+        grouped = masks.to(self.bits.device, torch.uint8).reshape(*masks.shape[:-1], -1, BYTE)
         shifts = torch.tensor(_SHIFTS, dtype=torch.uint8, device=self.bits.device)
         packed = (grouped * shifts).sum(-1, dtype=torch.uint8).movedim(1, 0)
-        if bool(inside.all()):
+        if self._within(window):
             self.bits[:, where] = packed
         else:
             keep = inside.expand(where.shape)
             self.bits[:, where[keep]] = packed[:, keep]
+
+    def _within(self, window: Window) -> bool:
+        """Whether the windows lie inside their images; asked on the CPU, so as not to wait for a device."""
+        ids, corner = window.ids.cpu(), window.corner.cpu()
+        ends = corner + torch.tensor(window.size)
+        return bool(((corner >= 0) & (ends <= self.shapes[ids])).all())
 
     def _where(self, window: Window, grow: Sequence[int]) -> tuple[Tensor, Tensor]:
         window = window.to(self.bits.device)
