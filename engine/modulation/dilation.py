@@ -47,7 +47,7 @@ def miss_aware_mask(
     if truth.dtype != torch.bool or prediction.dtype != torch.bool:
         raise ValueError(f"truth and prediction must be bool, not {truth.dtype} and {prediction.dtype}")
     if truth.shape != prediction.shape:
-        raise ValueError(f"truth {tuple(truth.shape)} and prediction {tuple(prediction.shape)} differ in shape")
+        raise ValueError(f"shapes differ: truth {tuple(truth.shape)}, prediction {tuple(prediction.shape)}")
     misses = truth & ~prediction
     if valid is None:
         return truth | dilate(misses, radius)
