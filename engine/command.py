@@ -1,13 +1,14 @@
 """What all commands share: one sentence for what a user did wrong, and how a run is found."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from engine.disk import is_disk_full
 from engine.errors import InputError
-from engine.record import is_disk_full
 
 
 class Parser(argparse.ArgumentParser):
@@ -27,12 +28,17 @@ def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
     """Run a command and exit: 0 done, 2 refused with one sentence, 130 interrupted, 1 anything else."""
     try:
         code = main(sys.argv[1:])
+        sys.stdout.flush()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130
+    except BrokenPipeError:
+        # Whoever read the output, such as `head`, has enough; Python's own flush at the end must not fail.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
     except OSError as error:
         if not is_disk_full(error):
             raise
@@ -42,8 +48,6 @@ def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
             file=sys.stderr,
         )
         code = 2
-    except BrokenPipeError:
-        code = 1
     sys.exit(code)
 
 

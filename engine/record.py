@@ -4,11 +4,9 @@
 any time, on any machine that sees the files. `docs/run-directory.md` describes the format.
 """
 
-import errno
 import json
 import math
 import os
-import socket
 import threading
 import time
 import traceback
@@ -16,26 +14,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
-from tempfile import gettempdir
+from shutil import rmtree
 from typing import Any, Literal
 
 import numpy as np
-import psutil
 import zarr
-from filelock import FileLock
 from numpy.typing import NDArray
 
+from engine import lock
+from engine.disk import append_line, replace_text
 from engine.errors import InputError
 
 FORMAT = 1
 """Version of the directory's layout, in run.json."""
 
 HEARTBEAT_SECONDS = 5.0
-SILENT_SECONDS = 60.0
-"""A trainer on another host is taken for dead when its heartbeat is older."""
-
 FREE_FILES = frozenset({"config.toml", "log.txt", "stop", "events.jsonl", "heartbeat", "lock", "cache"})
 """What a directory may hold and still be free: what a viewer puts there before the trainer starts,
 and what a run leaves that was refused before it had a run.json."""
@@ -79,51 +73,6 @@ class WatchedItem:
     origin: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Lock:
-    """Who trains in a directory. `started` is the process's start time, which tells reused pids apart."""
-
-    host: str
-    pid: int
-    started: float
-
-    def alive(self) -> bool | None:
-        """Whether the process runs; None if it is on another host and cannot be asked."""
-        if self.host != socket.gethostname():
-            return None
-        if self.pid <= 0:
-            return False
-        try:
-            return abs(psutil.Process(self.pid).create_time() - self.started) < 1.0
-        except psutil.NoSuchProcess:
-            return False
-
-
-def _read_lock(root: Path) -> Lock | None:
-    try:
-        return Lock(**json.loads((root / "lock").read_text("utf-8")))
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError):
-        # The trainer died between creating the file and writing it, or is doing so now.
-        return Lock(socket.gethostname(), -1, 0.0)
-
-
-def _replace_text(path: Path, text: str) -> None:
-    """Write a file so that readers see the old text or the new, never half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-
-
 def plain(value: Any) -> Any:
     """JSON's own types: NaN becomes null, infinity the text "inf", arrays lists, paths text."""
     if isinstance(value, float | np.floating):
@@ -149,12 +98,14 @@ class RunWriter:
     """
 
     def __init__(self, root: Path, progress: Progress) -> None:
+        """Take the directory, whatever is in it; :meth:`create` and :meth:`reopen` look first."""
         self.root = root
         self.progress = progress
+        self._lock = lock.take(root)
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._thread = threading.Thread(target=self._watch_over, name="heartbeat", daemon=True)
         self._said: set[str] = set()
-        self._arrays: dict[str, zarr.Group] = {}
+        self._watched: list[tuple[zarr.Array[Any], zarr.Array[Any]]] = []
 
     @classmethod
     def create(cls, root: Path, progress: Progress) -> "RunWriter":
@@ -163,22 +114,18 @@ class RunWriter:
         Raises:
             InputError: the directory holds a run or other files, is in use, or cannot be made.
         """
-        writer = cls(root, progress)
         try:
             root.mkdir(parents=True, exist_ok=True)
-            strange = {item.name for item in root.iterdir()} - FREE_FILES
-            if strange:
-                what = "already holds a run" if "run.json" in strange else "is not empty"
-                raise InputError(
-                    f"the output directory {root} {what}: give another --out, or continue it with --resume."
-                )
-            writer._take_lock()
-            (root / "events.jsonl").unlink(missing_ok=True)
+            refuse_used(root)
         except (FileExistsError, NotADirectoryError):
             raise InputError(f"the output directory {root} cannot be made: a file is in the way.") from None
         except PermissionError:
-            raise InputError(f"the output directory {root} cannot be written: permission is denied.") from None
-        writer._thread.start()
+            raise InputError(f"the output directory {root} cannot be made: permission is denied.") from None
+        writer = cls(root, progress)
+        with writer._starting():
+            # Another process may have run to its end between the look and the lock.
+            refuse_used(root)
+            (root / "events.jsonl").unlink(missing_ok=True)
         return writer
 
     @classmethod
@@ -193,83 +140,59 @@ class RunWriter:
         if not (root / "run.json").is_file():
             raise InputError(f"{root} holds no run that could be resumed (there is no run.json in it).")
         writer = cls(root, progress)
-        writer._take_lock()
-        (root / "stop").unlink(missing_ok=True)
-        events = root / "events.jsonl"
-        if events.exists():
-            whole = events.read_bytes().rpartition(b"\n")
-            with events.open("r+b") as file:
-                file.truncate(len(whole[0]) + len(whole[1]))
-        writer._said = {event["message"] for event in RunReader(root).events() if event["event"] == "warning"}
-        writer._thread.start()
+        with writer._starting():
+            (root / "stop").unlink(missing_ok=True)
+            events = root / "events.jsonl"
+            if events.exists():
+                with events.open("r+b") as file:
+                    file.truncate(file.read().rfind(b"\n") + 1)
+            writer._said = {
+                event["message"] for event in RunReader(root).events() if event["event"] == "warning"
+            }
         return writer
 
-    def _take_lock(self) -> None:
-        # Two processes of one host must not both find a dead lock and both replace it.
-        name = "napari-smm-" + sha256(str(self.root.resolve()).encode()).hexdigest()[:16]
-        with FileLock(Path(gettempdir()) / f"{name}.lock"):
-            held = _read_lock(self.root)
-            if held is not None:
-                alive = held.alive()
-                if alive is None:
-                    alive = heartbeat_age(self.root) < SILENT_SECONDS
-                if alive:
-                    raise InputError(
-                        f"the run directory {self.root} is in use by process {held.pid} on {held.host}: "
-                        "wait for it, stop it, or give another directory."
-                    )
-                (self.root / "lock").unlink(missing_ok=True)
-            me = Lock(socket.gethostname(), os.getpid(), psutil.Process().create_time())
-            try:
-                with (self.root / "lock").open("x", encoding="utf-8") as file:
-                    json.dump(vars(me), file)
-            except FileExistsError:
-                raise InputError(f"the run directory {self.root} was just taken by another process.") from None
+    @contextmanager
+    def _starting(self) -> Iterator[None]:
+        try:
+            yield
+            self.beat()
+            self._thread.start()
+        except BaseException:
+            self.release()
+            raise
 
-    def _beat(self) -> None:
+    def _watch_over(self) -> None:
         # The stop file is looked for oftener than the heartbeat is written, so that a stop is prompt.
-        last = -math.inf
+        last = time.monotonic()
         while not self._ended.wait(0.25):
-            if not self.progress.stop and (self.root / "stop").exists():
-                self.progress.reason = "stop file"
-                self.progress.stop = True
-            if time.monotonic() - last >= HEARTBEAT_SECONDS:
-                last = time.monotonic()
-                # A heartbeat that fails must not end the training; readers then see it grow old.
-                with suppress(OSError):
+            # What fails here must not end the training; readers see the heartbeat grow old.
+            with suppress(OSError):
+                if not self.progress.stop and (self.root / "stop").exists():
+                    self.progress.reason = "stop file"
+                    self.progress.stop = True
+                if time.monotonic() - last >= HEARTBEAT_SECONDS:
+                    last = time.monotonic()
                     self.beat()
 
     def beat(self) -> None:
         """Rewrite the heartbeat now."""
         progress = self.progress
-        content = {
-            "epoch": progress.epoch, "step": progress.step, "steps": progress.steps, "time": time.time()
-        }  # fmt: skip
-        _replace_text(self.root / "heartbeat", json.dumps(content))
+        content = {"epoch": progress.epoch, "step": progress.step, "steps": progress.steps}
+        replace_text(self.root / "heartbeat", json.dumps({**content, "time": time.time()}))
 
     def write_text(self, name: str, text: str) -> None:
         """Write or replace a text file of the directory."""
-        _replace_text(self.root / name, text)
+        replace_text(self.root / name, text)
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write or replace a JSON file of the directory."""
-        _replace_text(self.root / name, json.dumps(plain(content), indent=2) + "\n")
+        replace_text(self.root / name, json.dumps(plain(content), indent=2) + "\n")
 
     def event(self, kind: str, **content: Any) -> None:
         """Append one line to events.jsonl and flush it to the disk."""
         stamp = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = json.dumps({"event": kind, "time": stamp, **plain(content)}, allow_nan=False) + "\n"
-        with (self.root / "events.jsonl").open("ab") as file:
-            start = file.tell()
-            try:
-                file.write(line.encode())
-                file.flush()
-                os.fsync(file.fileno())
-            except OSError:
-                # Half a line on a full disk would spoil the next one.
-                with suppress(OSError):
-                    file.truncate(start)
-                raise
+        line = json.dumps({"event": kind, "time": stamp, **plain(content)}, allow_nan=False)
+        append_line(self.root / "events.jsonl", line)
 
     def warn(self, message: str) -> bool:
         """Append a warning, once in a run. Returns whether it is new."""
@@ -282,32 +205,26 @@ class RunWriter:
     def watch(self, items: Sequence[WatchedItem], epochs: int) -> None:
         """Pre-allocate watched/, one zarr group an item, one chunk an epoch; keep arrays that are there."""
         for number, item in enumerate(items):
-            key = f"{number:02d}"
-            folder = self.root / "watched" / key
-            if folder.exists():
-                self._arrays[key] = zarr.open_group(folder, mode="r+")
-                continue
-            spatial = item.truth.shape[1:]
-            classes = item.truth.shape[0]
-            group = zarr.open_group(folder, mode="w")
-            group.attrs.update(
-                {"name": item.name, "split": item.split, "origin": list(item.origin), "epochs": epochs}
-            )
-            for name, array in (("image", item.image), ("truth", item.truth), ("valid", item.valid)):
-                group.create_array(name, data=np.ascontiguousarray(array), chunks=array.shape)
-            for name, dtype in (("probability", "float16"), ("modulated", "bool")):
-                group.create_array(
-                    name, shape=(epochs, classes, *spatial), chunks=(1, classes, *spatial), dtype=dtype
-                )
-            self._arrays[key] = group
+            folder = self.root / "watched" / f"{number:02d}"
+            if not folder.exists():
+                # Under another name until it is whole, as a crash can fall between its arrays.
+                unfinished = folder.with_name(".new")
+                rmtree(unfinished, ignore_errors=True)
+                allocate(unfinished, item, epochs)
+                unfinished.rename(folder)
+            group = zarr.open_group(folder, mode="r+")
+            probability, modulated = group["probability"], group["modulated"]
+            assert isinstance(probability, zarr.Array)
+            assert isinstance(modulated, zarr.Array)
+            self._watched.append((probability, modulated))
 
     def write_watched(
         self, epoch: int, probability: Sequence[NDArray[Any]], modulated: Sequence[NDArray[np.bool_]]
     ) -> None:
         """Store epoch 1…E of every watched item: (C, *S) probabilities and the masks that the loss saw."""
-        for group, p, mask in zip(self._arrays.values(), probability, modulated, strict=True):
-            group["probability"][epoch - 1] = p.astype(np.float16)
-            group["modulated"][epoch - 1] = mask
+        for arrays, p, mask in zip(self._watched, probability, modulated, strict=True):
+            arrays[0][epoch - 1] = p.astype(np.float16)
+            arrays[1][epoch - 1] = mask
 
     @contextmanager
     def recorded(self) -> Iterator[None]:
@@ -330,15 +247,35 @@ class RunWriter:
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()
-        (self.root / "lock").unlink(missing_ok=True)
+        lock.free(self.root, self._lock)
 
 
-def heartbeat_age(root: Path) -> float:
-    """Seconds since the trainer's last sign of life; infinity without one."""
-    try:
-        return time.time() - (root / "heartbeat").stat().st_mtime
-    except FileNotFoundError:
-        return math.inf
+def refuse_used(root: Path) -> None:
+    """Raise InputError if a directory holds more than what may be there before a run."""
+    # Hidden files are no one's work: the folder views of systems, our own half-written ones.
+    names = {item.name for item in root.iterdir() if not item.name.startswith(".")}
+    if names <= FREE_FILES:
+        return
+    if "run.json" in names:
+        raise InputError(
+            f"the output directory {root} holds a run: continue it with --resume, or give another --out."
+        )
+    raise InputError(f"the output directory {root} is not empty: give another --out.")
+
+
+def allocate(folder: Path, item: WatchedItem, epochs: int) -> None:
+    """Make a watched item's zarr group: what stays the same, and empty arrays with a chunk an epoch."""
+    classes, *spatial = item.truth.shape
+    group = zarr.open_group(folder, mode="w")
+    group.attrs.update(
+        {"name": item.name, "split": item.split, "origin": list(item.origin), "epochs": epochs}
+    )
+    for name, array in (("image", item.image), ("truth", item.truth), ("valid", item.valid)):
+        group.create_array(name, data=np.ascontiguousarray(array), chunks=array.shape)
+    for name, dtype in (("probability", "float16"), ("modulated", "bool")):
+        group.create_array(
+            name, shape=(epochs, classes, *spatial), chunks=(1, classes, *spatial), dtype=dtype
+        )
 
 
 @dataclass
@@ -365,22 +302,25 @@ class RunReader:
             raise InputError(f"{self.root} is no run directory (there is no run.json in it).") from None
         except ValueError as error:
             raise InputError(f"{self.root / 'run.json'} cannot be read ({error}).") from None
-        if info.get("format") != FORMAT:
-            raise InputError(
-                f"{self.root} has format {info.get('format')}, and this version reads format {FORMAT}."
-            )
+        found = info.get("format") if isinstance(info, dict) else None
+        if found != FORMAT:
+            raise InputError(f"{self.root} has format {found}, and this version reads format {FORMAT}.")
         return info
 
     def poll(self) -> list[dict[str, Any]]:
         """Events since the last call. A half-written last line is left for the next one."""
         try:
             with (self.root / "events.jsonl").open("rb") as file:
+                if file.seek(0, os.SEEK_END) < self.offset:
+                    # A run that was refused has been started anew in its directory.
+                    self.offset = 0
                 file.seek(self.offset)
-                whole, newline, _ = file.read().rpartition(b"\n")
+                whole = file.read()
         except FileNotFoundError:
             return []
-        self.offset += len(whole) + len(newline)
-        return [json.loads(line) for line in whole.splitlines() if line]
+        whole = whole[: whole.rfind(b"\n") + 1]
+        self.offset += len(whole)
+        return [json.loads(line) for line in whole.splitlines()]
 
     def events(self) -> list[dict[str, Any]]:
         """All events from the first."""
@@ -394,30 +334,15 @@ class RunReader:
     def watched(self) -> list[zarr.Group]:
         """The watched items' zarr groups, in order."""
         folder = self.root / "watched"
-        names = sorted(item.name for item in folder.iterdir()) if folder.is_dir() else []
-        return [zarr.open_group(folder / name, mode="r") for name in names]
+        names = [item.name for item in folder.iterdir()] if folder.is_dir() else []
+        return [zarr.open_group(folder / name, mode="r") for name in sorted(names) if name != ".new"]
 
     def status(self) -> Status:
-        """What the run is doing, from events, `stop`, `lock` and the heartbeat's age."""
-        turning = [event["event"] for event in self.events() if event["event"] in {"started", *ENDINGS}]
-        if turning and turning[-1] in ENDINGS:
-            return ENDINGS[turning[-1]]
-        lock = _read_lock(self.root)
-        if lock is None:
-            return "crashed" if turning else "waiting"
-        alive = lock.alive()
-        if alive is None:
-            alive = heartbeat_age(self.root) < SILENT_SECONDS
-        if not alive:
-            return "crashed"
-        return "stopping" if (self.root / "stop").exists() else "running"
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """Whether an error came from a full disk or an exhausted quota."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in {errno.ENOSPC, errno.EDQUOT}:
-            return True
-        seen = seen.__cause__ or seen.__context__
-    return False
+        """What the run is doing, from events, `lock`, the heartbeat's age and `stop`."""
+        # A living trainer comes first: when it resumes a stopped run, its first event is yet to come.
+        if lock.holder(self.root) is not None:
+            return "stopping" if (self.root / "stop").exists() else "running"
+        turns = [event["event"] for event in self.events() if event["event"] in {"started", *ENDINGS}]
+        if turns and turns[-1] in ENDINGS:
+            return ENDINGS[turns[-1]]
+        return "crashed" if turns or lock.read(self.root) is not None else "waiting"
