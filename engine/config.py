@@ -22,7 +22,7 @@ from engine.losses.specs import Loss
 from engine.models.specs import Model, UNet
 from engine.modulation.specs import Modulation, SMMv2
 from engine.optim import Adam, Linear, Optimizer, Schedule
-from engine.schema import choices, spec_at, spec_types
+from engine.schema import choices, kinds, spec_at, spec_types
 from engine.spec import Spec, setting
 
 
@@ -95,6 +95,7 @@ class RunConfig(Spec):
     modulation: Modulation = SMMv2()
     training: Training = Training()
     loss: Loss = Field(default_factory=_usual_loss)
+    """dice_bce with SMM v2 or overlapping classes, else dice_ce"""
     optimizer: Optimizer = Adam()
     schedule: Schedule = Linear()
     prediction: Prediction = Prediction()
@@ -127,7 +128,8 @@ class Layer:
 def resolve(layers: Sequence[Layer]) -> tuple[RunConfig, list[str]]:
     """Merge layers, later ones winning, and validate.
 
-    A layer that changes a part's name drops what lower layers set for that part.
+    A layer that changes a part's name drops what lower layers set for that part. The text "none"
+    unsets a setting that may be left out.
 
     Returns:
         The config, and one sentence for each part whose lower settings were dropped.
@@ -140,15 +142,16 @@ def resolve(layers: Sequence[Layer]) -> tuple[RunConfig, list[str]]:
     for layer in layers:
         for group, given in layer.values.items():
             if not isinstance(given, Mapping):
-                known_group = group in RunConfig.model_fields
-                if not known_group:
+                if group not in RunConfig.model_fields:
                     raise unknown("setting", group, RunConfig.model_fields)
                 raise InputError(
                     f"{group} needs its settings by name, such as {_example(group)}, not {given!r}."
                 )
             lower = merged.get(group, {})
             name = lower.get("name", _default_name(group))
-            if "name" in given and name is not None and given["name"] != name:
+            if name is None and lower and "name" in given:
+                name = _usual_loss_name(merged)
+            if lower and "name" in given and given["name"] != name:
                 lost = sorted(set(lower) - {"name"} - set(given))
                 if lost:
                     notes.append(
@@ -156,7 +159,11 @@ def resolve(layers: Sequence[Layer]) -> tuple[RunConfig, list[str]]:
                         f"dropped its settings {', '.join(lost)}."
                     )
                 lower = {}
-            merged[group] = {**lower, **given}
+            merged[group] = {
+                key: value
+                for key, value in {**lower, **given}.items()
+                if value != "none" or type(None) not in kinds(RunConfig, group, key)
+            }
     _name_parts(merged)
     try:
         return RunConfig.model_validate(merged), notes
@@ -193,24 +200,25 @@ def explain(error: ValidationError, values: Mapping[str, Any]) -> str:
     """The first validation error as one sentence in the settings' own names."""
     # A loss that could not be filled in because another setting is wrong says nothing new.
     errors = [
-        found
-        for found in error.errors(include_url=False)
-        if found["type"] != "default_factory_not_called"
+        found for found in error.errors(include_url=False) if found["type"] != "default_factory_not_called"
     ]
     first, *more = errors
+    others = f" ({len(more)} more cannot be used either)" if more else ""
     place, spec = spec_at(RunConfig, first["loc"])
     kind, given = first["type"], first.get("input")
-    others = f" ({len(more)} more like it)" if more else ""
     if kind == "extra_forbidden":
-        parent = place.rpartition(".")[0]
-        name = values.get(parent, {}).get("name") if parent else None
-        known = [f"{parent}.{key}" if parent else key for key in spec.model_fields]
-        return str(unknown("setting", place, known, of=f" of {parent} {name!r}" if name else "")) + others
+        group = place.rpartition(".")[0]
+        part = values[group].get("name") if group and choices(RunConfig, group) else None
+        known = [f"{group}.{key}" if group else key for key in spec.model_fields]
+        return str(unknown("setting", place, known, of=f" of {group} {part!r}" if part else "")) + others
     if kind == "union_tag_invalid":
         return str(unknown(f"{place}.name", str(given["name"]), choices(RunConfig, place))) + others
+    group, _, key = place.rpartition(".")
+    if key == "name" and choices(RunConfig, group):  # a registry with one member has no tag
+        return str(unknown(place, str(given), choices(RunConfig, group))) + others
     message = first["msg"].removeprefix("Value error, ")
-    if isinstance(given, Mapping | RunConfig):
-        return f"{message}{others}."
+    if isinstance(given, Mapping | Spec):
+        return f"{place}: {message}{others}." if place else f"{message}{others}."
     return f"{place} = {given!r} cannot be used: {message[0].lower()}{message[1:]}{others}."
 
 

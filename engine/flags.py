@@ -8,78 +8,94 @@ import shutil
 import textwrap
 import tomllib
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from engine.config import RunConfig
 from engine.errors import InputError
-from engine.schema import choices, spec_types
+from engine.schema import choices, kinds, spec_types
 from engine.spec import Spec
 
 
-def parse(arguments: Sequence[str]) -> dict[str, Any]:
-    """Nested settings of ``--group.setting=value``, ``--group.setting value`` or, for true, ``--group.setting``.
+def parse(arguments: Sequence[str], config: type[Spec] = RunConfig) -> dict[str, Any]:
+    """Nested settings of flags, ``--group.setting=value`` or ``--group.setting value``.
+
+    A flag without a value switches a true-or-false setting on. Hyphens may stand for underscores.
 
     Raises:
-        InputError: an argument that is no flag, or a flag given twice.
+        InputError: an argument that is no flag, a flag without its value, or one given twice.
     """
     settings: dict[str, Any] = {}
     rest = list(arguments)
     while rest:
-        flag = rest.pop(0)
-        if not flag.startswith("--") or len(flag) < 3:
-            raise InputError(f"{flag!r} is not a setting: settings look like --training.epochs=50.")
-        name, equals, text = flag[2:].partition("=")
+        flag, equals, text = rest.pop(0).partition("=")
+        path = flag.removeprefix("--").split(".")
+        if not flag.startswith("--") or "" in path:
+            raise InputError(
+                f"{flag + equals + text!r} is not a setting: they look like --training.epochs=50."
+            )
+        # What lies deeper than a setting is a name of the user's own, such as a class.
+        path[:2] = [name.replace("-", "_") for name in path[:2]]
+        takes = kinds(config, *path) if len(path) == 2 else set()
         if not equals:
-            text = rest.pop(0) if rest and not _is_flag(rest[0]) else "true"
-        group, _, key = name.replace("-", "_").partition(".")
-        if not key:
-            settings[group] = value(text)
-            continue
-        inner = settings.setdefault(group, {})
-        if not isinstance(inner, dict) or key in inner:
-            raise InputError(f"--{name} is given twice.")
-        inner[key] = value(text)
+            if rest and not rest[0].startswith("--"):
+                text = rest.pop(0)
+            elif not takes or bool in takes:
+                text = "true"
+            else:
+                raise InputError(f"{flag} needs a value, as in {flag}=VALUE.")
+        inner = settings
+        for name in path[:-1]:
+            inner = inner.setdefault(name, {}) if isinstance(inner, dict) else inner
+        if not isinstance(inner, dict) or path[-1] in inner:
+            raise InputError(f"{flag} is given twice.")
+        inner[path[-1]] = value(text, as_text=bool(takes) and takes <= {str, type(None)})
     return settings
 
 
-def _is_flag(text: str) -> bool:
-    return text.startswith("--")
+def value(text: str, *, as_text: bool = False) -> Any:
+    """A flag's text as a TOML value, or as it is where it is not TOML.
 
-
-def value(text: str) -> Any:
-    """A flag's text as a TOML value, or as it is where it is not TOML."""
+    Args:
+        text: what stands behind the equals sign.
+        as_text: only text is wanted, so that a folder may be called 2024 or true.
+    """
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        found = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+    # No setting is a date, but a file can be named like one.
+    wanted = isinstance(found, str) if as_text else isinstance(found, bool | int | float | str | list | dict)
+    return found if wanted else text
 
 
-def describe(config: type[Spec], width: int | None = None) -> str:
+def describe(config: type[Spec] = RunConfig, width: int | None = None) -> str:
     """Documentation of every setting, group by group, wrapped to the terminal."""
     width = width or min(shutil.get_terminal_size().columns, 110)
-    return "\n\n".join(
-        _group(group, field, config, width) for group, field in config.model_fields.items()
+    about = (
+        "Each is --group.setting=VALUE, the value as in a TOML file; `none` unsets one that may be left "
+        "out. A group with a name is a choice: the settings below a name belong to that choice alone."
     )
+    groups = [_group(group, field, config, width) for group, field in config.model_fields.items()]
+    return "\n\n".join([_wrap(about, width, "", ""), *groups])
 
 
 def _group(group: str, field: FieldInfo, config: type[Spec], width: int) -> str:
     named = choices(config, group)
     if not named:
         (spec,) = spec_types(field)
-        return "\n".join([_title(group, spec, width), *_settings(group, spec, width)])
-    usual = getattr(field.default, "name", None)
-    default = f"default: {usual}" if usual else "default: dice_bce with SMM v2 or overlapping classes, else dice_ce"
-    lines = [f"{group}: one of {', '.join(named)}  [{default}]", f"  --{group}.name=NAME"]
+        return "\n".join([_wrap(f"{group}: {_doc(spec)}", width, "", "    "), *_settings(group, spec, width)])
+    usual = getattr(field.default, "name", None) or field.description
+    title = f"{group}: one of {', '.join(named)}  [default: {usual}]"
+    lines = [_wrap(title, width, "", "    "), f"  --{group}.name=NAME"]
     for name, spec in named.items():
-        lines += [_wrap(f"{name}: {_doc(spec)}", width, "  ", "      "), *_settings(group, spec, width, "    ")]
+        lines.append(_wrap(f"{name}: {_doc(spec)}", width, "  ", "      "))
+        lines += _settings(group, spec, width, "    ")
     return "\n".join(lines)
-
-
-def _title(group: str, spec: type[Spec], width: int) -> str:
-    return _wrap(f"{group}: {_doc(spec)}", width, "", "    ")
 
 
 def _settings(group: str, spec: type[Spec], width: int, indent: str = "  ") -> Iterable[str]:
@@ -87,7 +103,10 @@ def _settings(group: str, spec: type[Spec], width: int, indent: str = "  ") -> I
     for key, field in sorted(fields, key=lambda item: _extra(item[1], "advanced") is True):
         yield f"{indent}--{group}.{key}={_kind(field)}"
         about = " ".join((field.description or "").split())
-        yield _wrap(f"{about}  [{_default(field)}]", width, indent + "      ", indent + "      ")
+        # The default stays in one piece: its spaces are put back after wrapping.
+        default = _default(field).replace(" ", "\0")
+        text = _wrap(f"{about}  [{default}]", width, indent + "      ", indent + "      ")
+        yield text.replace("\0", " ")
 
 
 def _doc(spec: type[Spec]) -> str:
@@ -108,28 +127,34 @@ def _extra(field: FieldInfo, key: str) -> Any:
 
 def _kind(field: FieldInfo) -> str:
     """What may stand behind the equals sign: type, range and unit in a few words."""
-    options = [option for option in get_args(field.annotation) if option is not type(None)]
-    annotation = options[0] if type(None) in get_args(field.annotation) else field.annotation
+    annotation = _required(field.annotation)
     if get_origin(annotation) is Literal:
         return "|".join(map(str, get_args(annotation)))
-    simple = {int: "INTEGER", float: "NUMBER", str: "TEXT", bool: "true|false"}
-    words = simple.get(annotation) if isinstance(annotation, type) else None
-    if words is None:
-        words = "{NAME = [VALUES]}" if get_origin(annotation) is dict else _numbers(annotation)
-    return " ".join(filter(None, [words, _range(field.metadata), _extra(field, "unit")]))
+    if get_origin(annotation) is tuple:
+        members = get_args(annotation)
+        words = f"[{', '.join('N' for _ in members)}]"
+        limits = _range(get_args(members[0])[1].metadata) if get_origin(members[0]) is Annotated else ""
+        limits = f"with N {limits}" if limits else ""
+    else:
+        names = {int: "INTEGER", float: "NUMBER", str: "TEXT", bool: "true|false"}
+        words = names.get(annotation, "{NAME = [VALUES]}")
+        limits = _range(field.metadata)
+    return " ".join(filter(None, [words, limits, _extra(field, "unit")]))
 
 
-def _numbers(annotation: Any) -> str:
-    members = [member for member in get_args(annotation) if member is not type(None)]
-    if members and get_origin(members[0]) is tuple:
-        members = list(get_args(members[0]))
-    return "[" + ", ".join("N" for _ in members) + "]"
+def _required(annotation: Any) -> Any:
+    """The type of a setting without the None and the validators that may be around it."""
+    if get_origin(annotation) in (Union, UnionType):
+        (annotation,) = [member for member in get_args(annotation) if member is not type(None)]
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
 def _range(metadata: Sequence[Any]) -> str:
-    words = {Ge: ("≥", "ge"), Gt: (">", "gt"), Le: ("≤", "le"), Lt: ("<", "lt")}
-    limits = [(words[type(limit)], limit) for limit in metadata if type(limit) in words]
-    return ", ".join(f"{sign} {getattr(limit, name):g}" for (sign, name), limit in limits)
+    limits = {type(limit): limit for limit in metadata}
+    if Ge in limits and Le in limits:
+        return f"from {limits[Ge].ge:g} to {limits[Le].le:g}"
+    words = [(Ge, "≥", "ge"), (Gt, ">", "gt"), (Le, "≤", "le"), (Lt, "<", "lt")]
+    return ", ".join(f"{sign} {getattr(limits[kind], key):g}" for kind, sign, key in words if kind in limits)
 
 
 def _default(field: FieldInfo) -> str:
@@ -141,5 +166,5 @@ def _default(field: FieldInfo) -> str:
     if isinstance(default, bool):
         return f"default: {str(default).lower()}"
     if isinstance(default, tuple):
-        return f"default: [{', '.join(map(str, default))}]"
-    return f"default: {default}"
+        return f"default: [{', '.join(f'{member:g}' for member in default)}]"
+    return f"default: {default:g}" if isinstance(default, float) else f"default: {default}"

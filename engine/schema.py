@@ -4,7 +4,7 @@ The help, the error messages and the form in the window are all drawn from here.
 """
 
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -29,9 +29,28 @@ def _specs(annotation: Any) -> tuple[type[Spec], ...]:
 def choices(owner: type[Spec], field: str) -> dict[str, type[Part]]:
     """Name → spec for the registry in a field; empty if the field is not a registry."""
     members = spec_types(owner.model_fields[field])
-    return {
-        member.model_fields["name"].default: member for member in members if issubclass(member, Part)
-    }
+    return {member.model_fields["name"].default: member for member in members if issubclass(member, Part)}
+
+
+def kinds(owner: type[Spec], group: str, key: str) -> set[type]:
+    """Plain types that the setting ``group.key`` takes; empty if there is no such setting.
+
+    Where several members of a registry have it, those of all of them.
+    """
+    members = spec_types(owner.model_fields[group]) if group in owner.model_fields else ()
+    fields = [member.model_fields[key] for member in members if key in member.model_fields]
+    return {kind for field in fields for kind in _kinds(field.annotation)}
+
+
+def _kinds(annotation: Any) -> set[type]:
+    origin, members = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return {type(member) for member in members}
+    if origin in (Union, UnionType):
+        return {kind for member in members for kind in _kinds(member)}
+    if origin is Annotated:
+        return _kinds(members[0])
+    return {origin or annotation}
 
 
 def spec_at(owner: type[Spec], location: tuple[int | str, ...]) -> tuple[str, type[Spec]]:
