@@ -25,7 +25,9 @@ def find_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise InputError(f"training.device {name!r} is no device: auto, cpu, cuda, cuda:1, mps are.") from None
+        raise InputError(
+            f"training.device {name!r} is no device: auto, cpu, cuda, cuda:1, mps are."
+        ) from None
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there.get(device.type, False):
         raise InputError(f"training.device {name!r} is not on this machine: use auto or cpu.")
@@ -39,7 +41,9 @@ def find_precision(name: str, device: torch.device) -> torch.dtype | None:
     if name == "auto":
         if device.type != "cuda":
             return None
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        # Asked of this device, not of the current one; older ones only emulate bfloat16, slowly.
+        major, _ = torch.cuda.get_device_capability(device)
+        return torch.bfloat16 if major >= 8 else torch.float16
     return DTYPES.get(name)
 
 

@@ -3,9 +3,11 @@
 from math import cos, pi
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from engine.spec import Part, setting
+
+Decay = Annotated[float, setting(..., ge=0, lt=1)]
 
 
 class SGD(Part):
@@ -18,9 +20,15 @@ class SGD(Part):
     momentum: float = setting(0.9, ge=0, lt=1)
     """Share of the last step that is kept."""
     nesterov: bool = setting(False, advanced=True)
-    """Look ahead before taking the gradient."""
+    """Look ahead before taking the gradient; needs a momentum."""
     weight_decay: float = setting(0.0, ge=0)
     """L2 penalty."""
+
+    @model_validator(mode="after")
+    def _looking_ahead(self) -> "SGD":
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
 
 
 class Adam(Part):
@@ -30,7 +38,7 @@ class Adam(Part):
     name: Literal["adam"] = "adam"
     lr: float = setting(1e-3, gt=0)
     """Learning rate at the start."""
-    betas: tuple[float, float] = setting((0.9, 0.999), advanced=True)
+    betas: tuple[Decay, Decay] = setting((0.9, 0.999), advanced=True)
     """Decay of the running means of gradient and squared gradient."""
     weight_decay: float = setting(0.0, ge=0)
     """L2 penalty."""
@@ -43,7 +51,7 @@ class AdamW(Part):
     name: Literal["adamw"] = "adamw"
     lr: float = setting(1e-3, gt=0)
     """Learning rate at the start."""
-    betas: tuple[float, float] = setting((0.9, 0.999), advanced=True)
+    betas: tuple[Decay, Decay] = setting((0.9, 0.999), advanced=True)
     """Decay of the running means of gradient and squared gradient."""
     weight_decay: float = setting(1e-2, ge=0)
     """Decoupled weight decay."""
@@ -101,9 +109,7 @@ class Plateau(Part):
     """Epochs without improvement before the rate falls."""
 
 
-Schedule = Annotated[
-    Constant | Linear | Polynomial | Cosine | Plateau, Field(discriminator="name")
-]
+Schedule = Annotated[Constant | Linear | Polynomial | Cosine | Plateau, Field(discriminator="name")]
 """Registry of schedules."""
 
 
