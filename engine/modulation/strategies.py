@@ -120,7 +120,7 @@ class NoModulation:
         return nan, False, ""
 
     def state(self) -> dict[str, Any]:
-        """All that the next epoch depends on, for a checkpoint."""
+        """All that the next epoch depends on, for a checkpoint: masks themselves, not copies."""
         return {"recalls": list(self.recalls), "slopes": list(self.slopes)}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -129,7 +129,10 @@ class NoModulation:
 
 
 class _Modulated(NoModulation):
-    """What SMM v1 and v2 share: misses in packed masks, grown when they are read."""
+    """What SMM v1 and v2 share: misses in packed masks, grown when they are read.
+
+    `threshold` and `source` say what a prediction is; whoever predicts has applied them.
+    """
 
     records = True
 
@@ -230,8 +233,9 @@ class SMMv2(_Modulated):
             start = 0.0
             if self.epoch == max(self.warmup, 1):
                 warning = (
-                    f"the warm-up of {self.warmup} of {self.epochs} epochs is too short for a recall slope, "
-                    "so γ is 0; more epochs, or a larger modulation.warmup, give one."
+                    f"recall has no slope in the warm-up ({self.warmup} of {self.epochs} epochs), so γ is 0: "
+                    "two warm-up epochs that see foreground (more epochs, or a larger modulation.warmup) "
+                    "give one."
                 )
         gamma = threshold(start, self.epoch, self.epochs, self.warmup)
         # A β that is not defined is not below γ either.
