@@ -15,16 +15,25 @@ CLIPPED = frozenset({"percentile"})
 """Methods whose result is clipped to 0…1 after the affine map."""
 
 
-def affine(image: Image, valid: NDArray[np.bool_] | None, method: str) -> tuple[Image, Image]:
+def white(dtype: np.dtype[Any]) -> float:
+    """The largest intensity of a kind of image, as files have it: 255, 65535, or 1 for fractions."""
+    return float(np.iinfo(dtype).max) if dtype.kind in "ui" else 1.0
+
+
+def affine(
+    image: Image, valid: NDArray[np.bool_] | None, method: str, *, top: float = 1.0
+) -> tuple[Image, Image]:
     """Scale and shift of each channel, so that ``image * scale + shift`` is normalised.
 
     Args:
         image: (*S, channels), any real dtype.
         valid: bool (*S) or None; statistics are over True pixels only.
         method: "zscore", "unit", "percentile" or "imagenet".
+        top: intensity that ImageNet's constants take as 1, see :func:`white`.
 
     Returns:
-        float32 (channels,) scale and shift. A constant channel becomes 0.
+        float32 (channels,) scale and shift. A constant channel becomes 0. Where 1st and 99th
+        percentile are one value, as in sparse images, "percentile" takes the whole range.
 
     Raises:
         InputError: "imagenet" for an image that has not 3 channels.
@@ -36,16 +45,22 @@ def affine(image: Image, valid: NDArray[np.bool_] | None, method: str) -> tuple[
                 f"data.normalization imagenet needs RGB images, not {channels} channels: "
                 "use zscore, or data.color rgb."
             )
-        top = np.iinfo(image.dtype).max if image.dtype.kind in "ui" else 1.0
         scale = 1 / (top * np.asarray(IMAGENET_STD))
         return scale.astype(np.float32), (-np.asarray(IMAGENET_MEAN) / IMAGENET_STD).astype(np.float32)
-    pixels = image.reshape(-1, channels) if valid is None or not valid.any() else image[valid]
+    seen = slice(None) if valid is None or not valid.any() else valid.reshape(-1)
+    # Channel by channel, since float64 is up to eight times the image.
+    ends = [_ends(image[..., channel].reshape(-1)[seen], method) for channel in range(channels)]
+    low, spread = np.asarray(ends).T
+    scale = np.where(spread > np.maximum(1e-30, 1e-8 * np.abs(low)), 1 / np.maximum(spread, 1e-30), 0.0)
+    return scale.astype(np.float32), (-low * scale).astype(np.float32)
+
+
+def _ends(pixels: Image, method: str) -> tuple[float, float]:
+    """What becomes 0, and how far from it what becomes 1 lies."""
     pixels = pixels.astype(np.float64)
     if method == "zscore":
-        low, spread = pixels.mean(axis=0), pixels.std(axis=0)
-    else:
-        ends = (0, 100) if method == "unit" else (1, 99)
-        low, high = np.percentile(pixels, ends, axis=0)
-        spread = high - low
-    scale = np.where(spread > 1e-8 * np.maximum(1.0, np.abs(low)), 1 / np.maximum(spread, 1e-30), 0.0)
-    return scale.astype(np.float32), (-low * scale).astype(np.float32)
+        return float(pixels.mean()), float(pixels.std())
+    low, high = np.percentile(pixels, (1, 99)) if method == "percentile" else (0.0, 0.0)
+    if low == high:
+        low, high = pixels.min(), pixels.max()
+    return float(low), float(high - low)

@@ -5,10 +5,12 @@ its own in a training step. An image's frame is the image, resized if asked, pad
 a row and to at least the crop's size; the padding is invalid.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import psutil
@@ -18,7 +20,7 @@ from skimage.transform import resize
 from torch import Tensor
 
 from engine.bits import BYTE, PackedMasks, Window, flat_index
-from engine.data.normalize import CLIPPED, affine
+from engine.data.normalize import CLIPPED, affine, white
 from engine.data.specs import Data
 
 IGNORED = 255
@@ -124,9 +126,7 @@ class Store:
     def whole(self, ids: Sequence[int]) -> Window:
         """The window that takes whole frames; they must have one shape."""
         first = self.shapes[ids[0]].tolist()
-        return Window(
-            torch.tensor(ids), torch.zeros((len(ids), len(first)), dtype=torch.int64), tuple(first)
-        )
+        return Window(torch.tensor(ids), torch.zeros((len(ids), len(first)), dtype=torch.int64), tuple(first))
 
     def to(self, device: torch.device) -> "Store":
         """The same store on a device."""
@@ -134,13 +134,8 @@ class Store:
             name: getattr(self, name).to(device)
             for name in ("pixels", "scale", "shift", "zero", "shapes", "offsets")
         }
-        truth = PackedMasks(self.shapes.cpu(), self.truth.bits.shape[0], device, self.truth.bits.to(device))
-        valid = None
-        if self.valid is not None:
-            valid = PackedMasks(self.shapes.cpu(), 1, device, self.valid.bits.to(device))
-        return Store(
-            names=self.names, clipped=self.clipped, extents=self.extents, truth=truth, valid=valid, **moved
-        )
+        valid = None if self.valid is None else self.valid.to(device)
+        return replace(self, truth=self.truth.to(device), valid=valid, mapped=False, **moved)
 
     def batches(self, size: int) -> Iterator[Window]:
         """Whole frames, up to `size` of one shape at a time: for passes in evaluation mode."""
@@ -163,9 +158,10 @@ def resized(array: NDArray[Any], size: tuple[int, int] | None, *, labels: bool) 
     if size is None or array.shape[:2] == size:
         return array
     if labels:
-        out = resize(array, size, order=0, preserve_range=True, anti_aliasing=False)
+        out = resize(array, size, order=0, preserve_range=True, anti_aliasing=False)  # type: ignore[no-untyped-call]
         return np.asarray(out.astype(array.dtype))
-    out = resize(array.astype(np.float32), size, order=1, preserve_range=True, anti_aliasing=True)
+    real = array.astype(np.float32)
+    out = resize(real, size, order=1, preserve_range=True, anti_aliasing=True)  # type: ignore[no-untyped-call]
     return np.asarray(out.round().astype(np.uint8) if array.dtype == np.uint8 else out.astype(np.float32))
 
 
@@ -180,38 +176,48 @@ class _Pixels:
 
     def __init__(self, budget: float, file: Path | None) -> None:
         self._budget, self._path = budget, file
-        self._frames: list[NDArray[Any]] = []
+        self._waiting: deque[NDArray[Any]] = deque()
         self._bytes = 0
-        self._open: Any = None
+        self._file: BinaryIO | None = None
 
     def append(self, frame: NDArray[Any]) -> None:
+        """Add (h, w, channels), uint8 or float16, of the same kind and channels as all others."""
+        self._waiting.append(np.ascontiguousarray(frame.reshape(-1, frame.shape[-1])))
         self._bytes += frame.nbytes
-        self._frames.append(np.ascontiguousarray(frame.reshape(-1, frame.shape[-1])))
-        if self._path is not None and (self._bytes > self._budget or self._open is not None):
-            if self._open is None:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                self._open = self._path.open("wb")
-            for waiting in self._frames:
-                self._open.write(waiting.tobytes())
-            self._frames = [self._frames[-1][:0]]
+        if self._file is None and self._path is not None and self._bytes > self._budget:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("wb")
+        if self._file is not None:
+            while self._waiting:
+                self._file.write(self._waiting.popleft().data)
 
     @property
     def mapped(self) -> bool:
         """Whether the file was needed."""
-        return self._open is not None
+        return self._file is not None
 
-    def finish(self) -> Tensor:
-        if self._open is None:
-            return torch.from_numpy(np.concatenate(self._frames))
-        self._open.close()
-        kind = self._frames[0]
-        dtype = torch.uint8 if kind.dtype == np.uint8 else torch.float16
-        count = self._bytes // kind.dtype.itemsize
-        flat = torch.from_file(str(self._path), shared=True, size=count, dtype=dtype)
-        return flat.view(-1, kind.shape[-1])
+    def finish(self, channels: int, *, keep_bytes: bool) -> Tensor:
+        """All pixels, (pixels, channels); there must be some."""
+        dtype = torch.uint8 if keep_bytes else torch.float16
+        count = self._bytes // dtype.itemsize
+        if self._file is not None:
+            self.close()
+            return torch.from_file(str(self._path), shared=True, size=count, dtype=dtype).view(-1, channels)
+        flat = torch.empty((count // channels, channels), dtype=dtype)
+        start = 0
+        while self._waiting:  # each frame is let go when it is copied, so that nothing is held twice
+            frame = torch.from_numpy(self._waiting.popleft())
+            flat[start : start + len(frame)] = frame
+            start += len(frame)
+        return flat
+
+    def close(self) -> None:
+        """Close the file, if there is one."""
+        if self._file is not None:
+            self._file.close()
 
 
-class _MixedKinds(Exception):
+class _MixedKindsError(Exception):
     """An image that is not uint8 came after images that are."""
 
 
@@ -233,9 +239,11 @@ def fill(
         budget = psutil.virtual_memory().available / 2
     budgets = {"disk": 0.0, "memory": float("inf"), "device": float("inf"), "auto": budget}
     try:
-        return _fill(samples, classes, data, _Pixels(budgets[data.cache], cache), keep_bytes=True)
-    except _MixedKinds:
-        return _fill(samples, classes, data, _Pixels(budgets[data.cache], cache), keep_bytes=False)
+        with closing(_Pixels(budgets[data.cache], cache)) as pixels:
+            return _fill(samples, classes, data, pixels, keep_bytes=True)
+    except _MixedKindsError:
+        with closing(_Pixels(budgets[data.cache], cache)) as pixels:
+            return _fill(samples, classes, data, pixels, keep_bytes=False)
 
 
 def _fill(samples: Iterable[Sample], classes: int, data: Data, pixels: _Pixels, keep_bytes: bool) -> Store:
@@ -248,13 +256,17 @@ def _fill(samples: Iterable[Sample], classes: int, data: Data, pixels: _Pixels, 
     valids: list[Tensor] = []
     for sample in samples:
         image, labels, valid = framed(sample, data.size)
-        scale, shift = affine(image, valid, data.normalization)
+        # Resizing turns all but uint8 into float32: what is white, the file's own kind says.
+        scale, shift = affine(image, valid, data.normalization, top=white(sample.image.dtype))
         zero = shift
         if image.dtype != np.uint8 and keep_bytes and names:
-            raise _MixedKinds
+            raise _MixedKindsError
         keep_bytes &= image.dtype == np.uint8
         if not keep_bytes:
-            image = (image.astype(np.float32) * scale + shift).astype(np.float16)
+            image = image.astype(np.float32) * scale + shift
+            if data.normalization in CLIPPED:
+                image = image.clip(0, 1)  # before float16, which ends at 65504
+            image = image.astype(np.float16)
             scale, shift = np.ones_like(scale), np.zeros_like(shift)
         height, width = image.shape[:2]
         shape = frame_shape((height, width), least)
@@ -275,7 +287,7 @@ def _fill(samples: Iterable[Sample], classes: int, data: Data, pixels: _Pixels, 
     everywhere = all(bool((bits == 255).all()) for bits in valids)
     return Store(
         names=tuple(names),
-        pixels=pixels.finish(),
+        pixels=pixels.finish(len(maps[0][0]), keep_bytes=keep_bytes),
         scale=scales,
         shift=shifts,
         zero=zeros,

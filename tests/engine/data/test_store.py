@@ -1,0 +1,301 @@
+"""The store: what goes in comes out, in any window, from memory and from a file."""
+
+import tracemalloc
+from dataclasses import replace
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+
+from engine.bits import Window
+from engine.data.normalize import affine
+from engine.data.specs import Data
+from engine.data.store import IGNORED, Sample, Store, fill, frame_shape, resized
+
+CPU = torch.device("cpu")
+METHODS = get_args(Data.model_fields["normalization"].annotation)
+RNG = np.random.default_rng
+
+
+def sample(
+    shape: tuple[int, int], dtype: Any = np.uint8, channels: int = 1, *, classes: int = 1, seed: int = 0
+) -> Sample:
+    rng = RNG(seed)
+    top = np.iinfo(dtype).max if np.dtype(dtype).kind == "u" else 1
+    image = (rng.random((*shape, channels)) * top).astype(dtype)
+    labels = rng.integers(0, classes + 1, shape).astype(np.uint8)
+    return Sample(f"case {seed}", image, labels, None)
+
+
+def data(**settings: Any) -> Data:
+    return Data(**{"patch": 8, **settings})
+
+
+def filled(samples: list[Sample], *, classes: int = 1, **settings: Any) -> Store:
+    return fill(samples, classes, data(**settings), None)
+
+
+def read(store: Store, number: int) -> Any:
+    return store.read(store.whole([number]), torch.tensor([0]), CPU)
+
+
+def expected(case: Sample, method: str = "zscore") -> np.ndarray:
+    """(channels, H, W): the image, normalised by itself."""
+    inside = case.labels != IGNORED
+    if case.valid is not None:
+        inside &= case.valid
+    top = np.iinfo(case.image.dtype).max if case.image.dtype.kind == "u" else 1
+    scale, shift = affine(case.image, inside, method, top=top)
+    out = case.image.astype(np.float64) * scale + shift
+    return np.moveaxis(out.clip(0, 1) if method == "percentile" else out, -1, 0)
+
+
+def test_bytes_stay_bytes():
+    store = filled([sample((16, 24), channels=3, seed=s) for s in range(3)])
+    assert store.pixels.dtype == torch.uint8
+    assert store.pixels.shape == (3 * 16 * 24, 3)
+    assert len(store) == 3
+    assert store.names == ("case 0", "case 1", "case 2")
+    assert store.nbytes == 3 * 16 * 24 * 3 + 3 * 16 * 24 // 8
+
+
+@pytest.mark.parametrize(
+    "kinds", [(np.uint8, np.uint16), (np.float32, np.uint8), (np.uint8, np.uint8, np.float64)]
+)
+def test_mixed_kinds_become_half_floats_in_any_order(kinds):
+    cases = [sample((16, 24), kind, seed=s) for s, kind in enumerate(kinds)]
+    store = filled(cases)
+    assert store.pixels.dtype == torch.float16
+    for number, case in enumerate(cases):
+        np.testing.assert_allclose(read(store, number).image[0], expected(case), atol=2e-3)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_reads_normalised(method, dtype):
+    case = sample((16, 24), dtype, channels=3)
+    valid = RNG(9).random((16, 24)) < 0.7
+    case = replace(case, valid=valid)
+    frames = read(filled([case], normalization=method), 0)
+    assert frames.image.dtype == torch.float32
+    np.testing.assert_allclose(frames.image[0], expected(case, method), atol=2e-3)
+    top = np.iinfo(dtype).max if np.dtype(dtype).kind == "u" else 1
+    scale, shift = affine(case.image, valid, method, top=top)
+    np.testing.assert_array_equal(frames.zero[0], 0 * scale + shift)  # of raw intensity 0
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_imagenet_knows_white_after_resizing_too(dtype):
+    white = Sample(
+        "white", np.full((20, 20, 3), np.iinfo(dtype).max, dtype), np.ones((20, 20), np.uint8), None
+    )
+    image = read(filled([white], normalization="imagenet", size=16), 0).image
+    np.testing.assert_allclose(
+        image[0, :, 0, 0], (1 - np.array([0.485, 0.456, 0.406])) / [0.229, 0.224, 0.225], rtol=1e-3
+    )
+
+
+def test_a_bright_spot_is_clipped_before_it_overflows():
+    image = RNG(0).random((16, 16, 1)).astype(np.float32)
+    image[5, 5] = 1e9
+    case = Sample("spot", image, np.ones((16, 16), np.uint8), None)
+    out = read(filled([case], normalization="percentile"), 0).image
+    assert out[0, 0, 5, 5] == 1
+    assert out.isfinite().all()
+
+
+def test_odd_sizes_are_padded_and_the_padding_counts_nowhere():
+    case = sample((5, 13), channels=2)
+    case.labels[:] = 1
+    store = filled([case])
+    assert store.shapes.tolist() == [[8, 16]]
+    assert store.extents.tolist() == [[5, 13]]
+    frames = read(store, 0)
+    inside = torch.zeros((8, 16), dtype=torch.bool)
+    inside[:5, :13] = True
+    assert torch.equal(frames.valid[0, 0], inside)
+    assert torch.equal(frames.truth[0, 0], inside)
+    np.testing.assert_allclose(frames.image[0, :, :5, :13], expected(case), atol=1e-5)
+    assert frames.image[0][:, ~inside].abs().max() < 0.01  # near the mean, so no edge is drawn
+
+
+@pytest.mark.parametrize(
+    ("shape", "least", "frame"),
+    [
+        ((8, 8), (8, 8), (8, 8)),
+        ((9, 9), (8, 8), (9, 16)),
+        ((3, 3), (20, 20), (20, 24)),
+        ((100, 7), (8, 16), (100, 16)),
+    ],
+)
+def test_frames(shape, least, frame):
+    assert frame_shape(shape, least) == frame
+
+
+def test_where_every_pixel_is_valid_nothing_is_kept():
+    assert filled([sample((8, 16)), sample((16, 8))]).valid is None
+    assert filled([sample((8, 16)), sample((16, 9))]).valid is not None
+
+
+def test_ignored_labels_and_the_field_of_view_count_nowhere():
+    case = sample((8, 16), classes=2)
+    case.labels[0] = IGNORED
+    case.labels[1:3] = 2
+    valid = np.ones((8, 16), dtype=bool)
+    valid[:, :4] = False
+    case = replace(case, valid=valid)
+    frames = read(filled([case], classes=2), 0)
+    inside = valid & (case.labels != IGNORED)
+    np.testing.assert_array_equal(frames.valid[0, 0], inside)
+    for c in (1, 2):
+        np.testing.assert_array_equal(frames.truth[0, c - 1], (case.labels == c) & inside)
+    assert frames.truth[0, 1, 1, 4:].all()
+    # What is ignored is no part of mean and deviation either.
+    np.testing.assert_allclose(frames.image[0, 0][torch.from_numpy(inside)].mean(), 0, atol=1e-5)
+
+
+def test_crops_are_slices_of_the_normalised_image():
+    cases = [sample((16 + s, 24 + 8 * s), channels=2, classes=3, seed=s) for s in range(3)]
+    store = filled(cases, classes=3)
+    ids, corners, (h, w) = [2, 0, 2, 1], [[0, 0], [3, 8], [9, 32], [8, 16]], (8, 8)
+    visits = torch.tensor([0, 0, 1, 0])
+    window = Window(torch.tensor(ids), torch.tensor(corners), (h, w))
+    frames = store.read(window, visits, CPU)
+    assert frames.image.shape == (4, 2, 8, 8)
+    assert frames.image.is_contiguous(memory_format=torch.channels_last)
+    assert frames.valid is None
+    assert frames.window is window
+    assert frames.visits is visits
+    for b, (number, (y, x)) in enumerate(zip(ids, corners, strict=True)):
+        cut = (slice(y, y + h), slice(x, x + w))
+        np.testing.assert_allclose(frames.image[b], expected(cases[number])[:, *cut], atol=1e-5)
+        np.testing.assert_array_equal(frames.truth[b], [cases[number].labels[cut] == c for c in (1, 2, 3)])
+
+
+@pytest.mark.parametrize("kinds", [(np.uint8, np.uint8), (np.uint8, np.float32), (np.float32, np.uint8)])
+@pytest.mark.parametrize("budget", [0, 500])
+def test_a_file_holds_what_memory_would(tmp_path, kinds, budget):
+    cases = [sample((16, 20 + s), kind, channels=2, seed=s) for s, kind in enumerate((*kinds, kinds[-1]))]
+    memory = fill(cases, 1, data(), None)
+    file = fill(cases, 1, data(), tmp_path / "cache" / "train.pixels", budget=budget)
+    assert file.mapped
+    assert not memory.mapped
+    assert (tmp_path / "cache" / "train.pixels").stat().st_size == file.pixels.nbytes
+    assert torch.equal(memory.pixels, file.pixels)
+    for number in range(3):
+        assert torch.equal(read(memory, number).image, read(file, number).image)
+        assert torch.equal(read(memory, number).truth, read(file, number).truth)
+
+
+@pytest.mark.parametrize(
+    ("cache", "budget", "mapped"),
+    [
+        ("auto", 1e9, False),
+        ("auto", 1, True),
+        ("memory", 1, False),
+        ("device", 1, False),
+        ("disk", 1e9, True),
+    ],
+)
+def test_where_pixels_are_kept(tmp_path, cache, budget, mapped):
+    store = fill([sample((8, 8))], 1, data(cache=cache), tmp_path / "pixels", budget=budget)
+    assert store.mapped == mapped
+    assert (tmp_path / "pixels").exists() == mapped
+
+
+def test_an_error_while_filling_leaves_no_open_file(tmp_path):
+    def broken() -> Any:
+        yield sample((8, 8))
+        raise OSError("unreadable")
+
+    with pytest.raises(OSError, match="unreadable"):
+        fill(
+            broken(), 1, data(), tmp_path / "pixels", budget=0
+        )  # a file left open would warn, which fails here
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_resized(dtype):
+    rows = np.linspace(0, 200, 40).astype(dtype)
+    labels = np.zeros((40, 60), dtype=np.uint8)
+    labels[:20] = 2
+    labels[20:, 30:] = IGNORED
+    valid = np.ones((40, 60), dtype=bool)
+    valid[:, :15] = False
+    image = np.broadcast_to(rows[:, None, None], (40, 60, 1)).copy()
+    store = filled([Sample("ramp", image, labels, valid)], classes=2, size=(20, 28), normalization="unit")
+    assert store.shapes.tolist() == [[20, 32]]
+    assert store.extents.tolist() == [[20, 28]]
+    assert (store.pixels.dtype == torch.uint8) == (dtype == np.uint8)
+    frames = read(store, 0)
+    assert torch.equal(frames.truth[0, 1, :10, 7:28], torch.ones(10, 21, dtype=torch.bool))
+    assert frames.truth[0, 1].sum() == 10 * 21
+    inside = frames.valid[0, 0]
+    assert torch.equal(
+        inside[:10], (torch.arange(32) >= 7) & (torch.arange(32) < 28) & torch.ones(10, 1, dtype=torch.bool)
+    )
+    assert not inside[10:, 14:].any()
+    assert inside[10:, 7:14].all()
+    np.testing.assert_allclose(frames.image[0, 0, 1:-1, 10], np.linspace(0, 1, 20)[1:-1], atol=0.03)
+
+
+def test_resizing_keeps_kind_and_values():
+    image = RNG(0).integers(0, 256, (16, 16, 3)).astype(np.uint8)
+    assert resized(image, None, labels=False) is image
+    assert resized(image, (16, 16), labels=False) is image
+    assert resized(image, (8, 8), labels=False).dtype == np.uint8
+    assert resized(image.astype(np.uint16), (8, 8), labels=False).dtype == np.float32
+    labels = RNG(0).choice(np.array([0, 3, 7, 255], np.uint8), (16, 16))
+    out = resized(labels, (11, 23), labels=True)
+    assert out.dtype == np.uint8
+    assert out.shape == (11, 23)
+    assert set(np.unique(out)) <= {0, 3, 7, 255}
+    doubled = resized(labels, (32, 32), labels=True)
+    np.testing.assert_array_equal(doubled, labels.repeat(2, axis=0).repeat(2, axis=1))
+
+
+def test_batches_are_whole_frames_of_one_shape():
+    shapes = [(8, 8), (8, 16), (8, 8), (8, 8), (8, 16), (9, 8)]
+    store = filled([sample(shape, seed=s) for s, shape in enumerate(shapes)])
+    batches = list(store.batches(2))
+    assert [(w.ids.tolist(), w.size) for w in batches] == [
+        ([0, 2], (8, 8)), ([3], (8, 8)), ([1, 4], (8, 16)), ([5], (9, 8)),
+    ]  # fmt: skip
+    assert not any(w.corner.any() for w in batches)
+
+
+def test_moves_to_a_device(tmp_path):
+    cases = [sample((8, 12), channels=2, seed=s) for s in range(2)]
+    store = fill(cases, 1, data(), tmp_path / "pixels", budget=0)
+    moved = store.to(torch.device("meta"))
+    assert not moved.mapped
+    on = [
+        moved.pixels,
+        moved.scale,
+        moved.shift,
+        moved.zero,
+        moved.offsets,
+        moved.truth.bits,
+        moved.valid.bits,
+    ]
+    assert {x.device.type for x in on} == {"meta"}
+    assert moved.extents.device == CPU
+    same = store.to(CPU)
+    assert torch.equal(read(same, 1).image, read(store, 1).image)
+    assert torch.equal(read(same, 1).valid, read(store, 1).valid)
+
+
+def test_filling_holds_the_pixels_about_once():
+    def cases() -> Any:
+        for seed in range(40):
+            yield sample((128, 128), channels=3, seed=seed)
+
+    tracemalloc.start()
+    try:
+        store = fill(cases(), 1, data(), None)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # numpy's part; torch's own, the store, comes once on top of what is waiting to be copied.
+    assert most < 1.5 * store.pixels.nbytes
