@@ -1,0 +1,52 @@
+"""A small data set on disk, and runs of it, for the tests of the commands."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import FAST, write_pair
+
+from engine import train
+from engine.data.demo import demo_pair
+
+
+@pytest.fixture(scope="session")
+def vessels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """20 gray images of 40 × 48 px with thin structures, masks 0 and 255."""
+    root = tmp_path_factory.mktemp("vessels")
+    for number in range(20):
+        image, truth = demo_pair(number, size=64, seed=3)
+        write_pair(root, f"v{number:02d}", image[:40, :48], truth[:40, :48].astype(np.uint8) * 255)
+    return root
+
+
+@pytest.fixture(scope="session")
+def organs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """12 colour images of 32 × 32 px with two exclusive classes, masks 0, 1, 2."""
+    root = tmp_path_factory.mktemp("organs")
+    rng = np.random.default_rng(5)
+    for number in range(12):
+        mask = np.zeros((32, 32), np.uint8)
+        row, column = rng.integers(2, 14, 2)
+        mask[row : row + 12, column : column + 6] = 1
+        mask[row : row + 12, column + 6 : column + 14] = 2
+        image = rng.integers(0, 60, (32, 32, 3))
+        image[..., 0] += 120 * (mask == 1)
+        image[..., 1] += 120 * (mask == 2)
+        write_pair(root, f"o{number:02d}", image.astype(np.uint8), mask)
+    return root
+
+
+@pytest.fixture
+def trained_run(finished: Path, tmp_path: Path) -> Path:
+    """A finished run of its own for a test that writes into it."""
+    return Path(shutil.copytree(finished, tmp_path / "vessels-v2"))
+
+
+@pytest.fixture(scope="session")
+def finished(vessels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of 6 epochs of SMM v2; not to be written into."""
+    out = tmp_path_factory.mktemp("runs") / "finished"
+    assert train.main(["--data.root", str(vessels), "--out", str(out), "--training.epochs=6", *FAST]) == 0
+    return out

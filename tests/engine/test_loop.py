@@ -1,0 +1,144 @@
+"""The loop as a generator: resuming, stopping, early stopping, the extra pass."""
+
+import dataclasses
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from engine.config import Layer, RunConfig, resolve
+from engine.flags import parse
+from engine.loop import Epoch, behind_best, fit, misses_from, prepare
+from engine.record import Progress
+
+
+def config(root: Path, *flags: str) -> RunConfig:
+    common = [
+        f"--data.root={root}", "--data.patch=32", "--model.base_width=4", "--model.depth=2", "--training.epochs=5",
+        "--training.threads=1", "--training.device=cpu", "--watch.train=1", "--watch.val=1",
+    ]  # fmt: skip
+    given = parse([*common, *flags]) if not flags else parse(common)
+    return resolve([Layer("test", given), Layer("variant", parse(list(flags)))])[0]
+
+
+def stored(state: dict[str, Any]) -> dict[str, Any]:
+    """The state after a trip through a checkpoint."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def assert_equal(one: Epoch, other: Epoch) -> None:
+    for field in dataclasses.fields(Epoch):
+        mine, theirs = getattr(one, field.name), getattr(other, field.name)
+        if field.name == "watched":
+            for (p, mask), (q, other_mask) in zip(mine, theirs, strict=True):
+                np.testing.assert_array_equal(p, q)
+                np.testing.assert_array_equal(mask, other_mask)
+        elif field.name == "state":
+            a, b = mine(), theirs()
+            assert all(torch.equal(a["model"][key], b["model"][key]) for key in a["model"])
+        elif field.name != "seconds":
+            np.testing.assert_equal(mine, theirs)
+
+
+VARIANTS = {
+    "plain": ["--modulation.name=none", "--schedule.name=cosine", "--optimizer.name=sgd"],
+    "v1": ["--modulation.name=smm_v1", "--schedule.name=plateau", "--schedule.patience=1"],
+    "v2": ["--modulation.name=smm_v2", "--optimizer.name=adamw", "--schedule.name=polynomial"],
+    "v2 by a pass": ["--augment.rotation=20", "--augment.probability=0.9", "--augment.elastic_alpha=[10,50]",
+                     "--augment.brightness=[0.5,2]", "--augment.scale=[0.8,1.25]"],
+    "dropout, clipping": ["--model.dropout=0.3", "--training.clip_gradient=0.5", "--schedule.name=constant"],
+    "resized, instance norm": ["--data.size=[32,36]", "--model.norm=instance", "--training.batch_size=5"],
+    "half": ["--training.precision=bfloat16", "--modulation.name=smm_v1"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_resuming_after_any_epoch_changes_nothing(variant: str, vessels: Path) -> None:
+    settings = config(vessels, *VARIANTS[variant])
+    whole: list[Epoch] = []
+    states: list[dict[str, Any]] = []
+    frozen: list[Epoch] = []
+    for epoch in fit(settings):
+        states.append(stored(epoch.state()))
+        weights = {key: value.clone() for key, value in epoch.state()["model"].items()}
+        frozen.append(dataclasses.replace(epoch, state=lambda weights=weights: {"model": weights}))
+        whole.append(epoch)
+    assert [epoch.number for epoch in whole] == [1, 2, 3, 4, 5]
+    for done in (1, 3):
+        for again in fit(settings, resume=states[done - 1]):
+            assert_equal(frozen[again.number - 1], again)
+        assert again.number == 5
+
+
+@pytest.mark.parametrize("method", ["smm_v1", "smm_v2"])
+def test_masks_grow_only_after_the_warm_up_and_around_misses(method: str, vessels: Path) -> None:
+    settings = config(vessels, f"--modulation.name={method}", "--training.epochs=10", "--optimizer.lr=0.02")
+    ready = prepare(settings)
+    truth = ready.watched[0].record().truth
+    epochs = list(fit(settings, ready))
+    assert [epoch.trend.warmup for epoch in epochs] == [True] * 2 + [False] * 8
+    for epoch in epochs:
+        mask = epoch.watched[0][1]
+        assert (mask & truth).sum() == truth.sum(), "modulation only adds"
+        if epoch.number <= 3:
+            np.testing.assert_array_equal(mask, truth)
+            assert epoch.trend.added == (0,)
+    if method == "smm_v1":
+        assert all(epoch.trend.added[0] > 0 for epoch in epochs[4:])
+    for before, epoch in zip(epochs, epochs[1:], strict=False):
+        if method == "smm_v2" and not before.trend.updated:
+            np.testing.assert_array_equal(before.watched[0][1], epoch.watched[0][1])
+
+
+def test_watched_masks_of_validation_are_never_modulated(vessels: Path) -> None:
+    settings = config(vessels, "--modulation.name=smm_v1", "--training.epochs=4")
+    ready = prepare(settings)
+    truth = ready.watched[1].record().truth
+    assert ready.watched[1].split == "val"
+    for epoch in fit(settings, ready):
+        np.testing.assert_array_equal(epoch.watched[1][1], truth)
+
+
+def test_a_stop_ends_at_the_next_batch_and_drops_the_epoch(vessels: Path) -> None:
+    progress = Progress()
+    numbers = []
+    for epoch in fit(config(vessels), progress=progress):
+        numbers.append(epoch.number)
+        if epoch.number == 2:
+            progress.stop = True
+    assert numbers == [1, 2]
+    assert (progress.epoch, progress.step) == (3, 0)
+
+
+def test_early_stopping_ends_after_patience_and_says_why(vessels: Path) -> None:
+    settings = config(
+        vessels, "--training.epochs=50", "--training.early_stopping=2", "--optimizer.name=sgd",
+        "--optimizer.lr=1e-30", "--augment.flip=0", "--augment.quarter_turn=0", "--model.norm=none",
+    )  # fmt: skip
+    epochs = list(fit(settings))
+    assert [epoch.last for epoch in epochs] == ["", "", "early stopping"]
+
+
+def test_epochs_behind_the_best() -> None:
+    assert behind_best([3.0, 2.0, 2.5, 2.0, 1.0]) == [0, 0, 1, 2, 0]
+    assert behind_best([]) == []
+
+
+def test_misses_come_from_training_where_augmentation_can_be_undone(vessels: Path) -> None:
+    assert misses_from(config(vessels)) == "train"
+    assert misses_from(config(vessels, "--augment.rotation=5")) == "pass"
+    assert misses_from(config(vessels, "--augment.rotation=5", "--augment.probability=0")) == "train"
+    assert misses_from(config(vessels, "--modulation.source=pass")) == "pass"
+
+
+def test_the_best_epoch_is_the_one_of_highest_validation_dice(vessels: Path) -> None:
+    epochs = list(fit(config(vessels, "--training.epochs=8", "--optimizer.lr=0.02")))
+    scores = [epoch.validation.score for epoch in epochs if epoch.validation is not None]
+    flagged = [epoch.number for epoch in epochs if epoch.best]
+    assert flagged[-1] == 1 + int(np.nanargmax(scores))
