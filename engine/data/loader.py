@@ -93,10 +93,12 @@ class Loader:
         images = torch.arange(len(counts))
         place = uniforms(self.seed, epoch, images, torch.zeros_like(images), 2, Stream.CROP)
         slack = shapes - fitting * torch.tensor(self.size)
-        # Drawn from beyond both ends and clamped, so that the border is seen as often as the middle.
+        # Drawn from beyond both ends and clamped, so that the border, where few grids lie, is seen often.
+        # Rounded to the nearest place, so that both ends are as likely.
         beyond = torch.tensor(self.size) / 4
-        start = (place * (slack + 2 * beyond) - beyond).clamp(min=0).minimum(slack).long()
-        start[:, 1] = start[:, 1] // BYTE * BYTE
+        start = (place * (slack + 2 * beyond) - beyond).clamp(min=0).minimum(slack)
+        unit = torch.tensor([1, BYTE])
+        start = (start / unit).round().long() * unit
         row, column = slots // fitting[ids, 1], slots % fitting[ids, 1]
         corners = start[ids] + torch.stack([row, column], dim=1) * torch.tensor(self.size)
         return ids, slots, corners

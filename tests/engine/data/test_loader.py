@@ -1,0 +1,215 @@
+"""The loader: which windows an epoch visits, and that reading ahead changes nothing."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from engine.data.loader import Loader, ahead
+from engine.data.specs import Data
+from engine.data.store import Sample, Store, fill
+
+CPU = torch.device("cpu")
+MIXED = [(16, 16), (40, 72), (33, 41), (7, 100), (64, 64)]
+
+
+def stored(shapes: list[tuple[int, int]], patch: tuple[int, int] = (16, 16), **more) -> Store:
+    """Images whose every pixel says which image it is of."""
+    samples = [
+        Sample(str(n), np.full((*shape, 1), n, np.uint8), np.ones(shape, np.uint8), None)
+        for n, shape in enumerate(shapes)
+    ]
+    return fill(samples, 1, Data(patch=patch, normalization="unit"), **{"cache": None, **more})
+
+
+def loader(shapes=MIXED, *, size=(16, 16), batch=4, limit=None, seed=0, **more) -> Loader:
+    return Loader(stored(shapes, size, **more), size, batch, limit, seed, CPU)
+
+
+def visited(load: Loader, epoch: int) -> list[tuple[int, int, int]]:
+    """Image and corner of each window of an epoch, in order."""
+    frames = list(load.epoch(epoch))
+    return [
+        (int(i), *map(int, c)) for f in frames for i, c in zip(f.window.ids, f.window.corner, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("size", [(16, 16), (8, 24), (24, 8)])
+@pytest.mark.parametrize("limit", [None, 1, 3])
+def test_windows_lie_apart_inside_their_frames_and_cover_all_images(size, limit):
+    load = loader(size=size, limit=limit)
+    shapes = load.store.shapes.tolist()
+    for epoch in range(1, 30):
+        counts = [np.zeros(shape, int) for shape in shapes]
+        windows = visited(load, epoch)
+        for number, y, x in windows:
+            assert x % 8 == 0
+            assert min(y, x) >= 0
+            assert y + size[0] <= shapes[number][0]
+            assert x + size[1] <= shapes[number][1]
+            counts[number][y : y + size[0], x : x + size[1]] += 1
+        assert max(count.max() for count in counts) == 1  # no pixel is visited twice
+        fitting = [(h // size[0]) * (w // size[1]) for h, w in shapes]
+        wanted = [min(n, limit or n) for n in fitting]
+        assert [int(count.sum()) // (size[0] * size[1]) for count in counts] == wanted
+        assert len(windows) == load.windows == sum(wanted)
+
+
+@pytest.mark.parametrize(("batch", "sizes"), [(4, [4, 4, 3]), (11, [11]), (16, [11]), (1, [1] * 11)])
+def test_the_last_short_batch_is_kept(batch, sizes):
+    load = loader([(16, 16)] * 11, batch=batch)
+    assert [len(frames.image) for frames in load.epoch(1)] == sizes
+    assert load.steps == len(sizes)
+    assert sorted(number for number, _, _ in visited(load, 1)) == list(range(11))
+
+
+def test_windows_show_their_image():
+    load = loader(batch=3)
+    values = load.store.scale[:, 0] * torch.arange(len(MIXED)) + load.store.shift[:, 0]
+    for frames in load.epoch(1):
+        inside = torch.ones_like(frames.truth) if frames.valid is None else frames.valid
+        assert torch.equal(frames.truth, inside)
+        image = values[frames.window.ids].view(-1, 1, 1, 1).expand(frames.image.shape)
+        assert torch.equal(frames.image, image)
+
+
+def test_an_epoch_depends_on_seed_and_number_alone():
+    one, two = loader(limit=2, seed=5), loader(limit=2, seed=5)
+    visited(one, 1)
+    assert visited(one, 3) == visited(two, 3)
+    assert visited(one, 3) != visited(one, 4)
+    assert visited(one, 3) != visited(loader(limit=2, seed=6), 3)
+    # Not the order alone: other places, and with a limit others of them.
+    assert sorted(visited(one, 3)) != sorted(visited(one, 4))
+    assert visited(loader(limit=2, seed=5, batch=7), 3) == visited(two, 3)
+
+
+def test_visits_tell_the_crops_of_an_image_apart():
+    for limit in (None, 2):
+        frames = list(loader(limit=limit).epoch(1))
+        pairs = [pair for f in frames for pair in zip(f.window.ids.tolist(), f.visits.tolist(), strict=True)]
+        assert len(set(pairs)) == len(pairs)
+
+
+def test_a_limit_takes_every_part_of_an_image_in_turn():
+    load = loader([(32, 32)], limit=1)
+    assert {window for epoch in range(1, 60) for window in visited(load, epoch)} == {
+        (0, y, x) for y in (0, 16) for x in (0, 16)
+    }
+
+
+def test_all_borders_are_seen_as_often_as_each_other_and_often_enough():
+    load = loader([(40, 40)])
+    seen = np.zeros((40, 40))
+    for epoch in range(1, 300):
+        for _, y, x in visited(load, epoch):
+            seen[y : y + 16, x : x + 16] += 1
+    assert seen[20, 20] == 299
+    top, bottom, left, right = (edge.mean() / 299 for edge in (seen[0], seen[-1], seen[:, 0], seen[:, -1]))
+    assert top == pytest.approx(bottom, abs=0.08)
+    assert left == pytest.approx(right, abs=0.08)
+    assert min(top, bottom, left, right) > 0.15  # 0.09 if a grid's place were uniform
+
+
+@pytest.mark.parametrize(
+    ("shapes", "limit", "revisits"),
+    [([(16, 16), (31, 16)], None, False), (MIXED, None, True), (MIXED, 1, False), (MIXED, 2, True)],
+)
+def test_says_whether_an_image_is_visited_more_than_once(shapes, limit, revisits):
+    assert loader(shapes, limit=limit).revisits == revisits
+
+
+def test_whole_frames_of_resized_images():
+    samples = [
+        Sample(str(n), np.zeros((20, 30, 1), np.uint8), np.ones((20, 30), np.uint8), None) for n in (0, 1)
+    ]
+    data = Data(size=(12, 20))
+    load = Loader(fill(samples, 1, data, None), data.window, 2, None, 0, CPU)
+    (frames,) = load.epoch(1)
+    assert frames.image.shape == (2, 1, 12, 24)
+    assert frames.valid[..., :20].all()
+    assert not frames.valid[..., 20:].any()
+
+
+def test_reading_from_a_file_gives_the_same(tmp_path):
+    here, file = loader(batch=3), loader(batch=3, cache=tmp_path / "pixels", budget=0)
+    assert file.store.mapped
+    for a, b in zip(here.epoch(2), file.epoch(2), strict=True):
+        assert torch.equal(a.image, b.image)
+        assert torch.equal(a.truth, b.truth)
+        assert torch.equal(a.window.corner, b.window.corner)
+    assert not reading()
+
+
+def reading() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "read-ahead"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 50])
+def test_ahead_gives_the_same_items(count):
+    assert list(ahead(iter(range(count)))) == list(range(count))
+    assert not reading()
+
+
+def test_ahead_prepares_items_while_others_are_used_but_not_too_many():
+    made: list[int] = []
+
+    def items() -> Iterator[int]:
+        for number in range(20):
+            made.append(number)
+            yield number
+
+    stream = ahead(items(), depth=3)
+    assert next(stream) == 0
+    for _ in range(200):
+        if len(made) == 5:
+            break
+        time.sleep(0.01)
+    time.sleep(0.05)
+    assert len(made) == 5  # the one in use, three that wait and one for which there is no room
+    assert list(stream) == list(range(1, 20))
+
+
+def test_ahead_passes_an_error_on_where_it_would_have_been():
+    def items() -> Iterator[int]:
+        yield 1
+        yield 2
+        raise OSError("the disk is gone")
+
+    stream = ahead(items())
+    assert [next(stream), next(stream)] == [1, 2]
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(stream)
+    assert not reading()
+
+
+@pytest.mark.parametrize("taken", [1, 2, 5])
+def test_ahead_stops_when_it_is_abandoned(taken):
+    ended = threading.Event()
+
+    def endless() -> Iterator[int]:
+        try:
+            while True:
+                yield 0
+        finally:
+            ended.set()
+
+    stream = ahead(endless())
+    for _ in range(taken):
+        next(stream)
+    stream.close()
+    assert not reading()
+    assert ended.wait(5)
+
+
+def test_ahead_stops_when_its_user_fails():
+    def use() -> None:
+        for _ in ahead(iter(range(1000))):
+            raise KeyError("in the step")
+
+    with pytest.raises(KeyError):
+        use()
+    assert not reading()
