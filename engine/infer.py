@@ -56,16 +56,17 @@ class Predictor:
         size = [min(length, self.tile) for length in spatial]
         weight = gaussian(size, image.device)
         total: Tensor | None = None
-        weights = torch.zeros(spatial, device=image.device)
+        weights = torch.zeros((1, 1, *spatial), device=image.device)
         for corner in tiles(spatial, size, self.overlap):
-            box = (..., *[slice(first, first + n) for first, n in zip(corner, size, strict=True)])
+            inside = [slice(first, first + n) for first, n in zip(corner, size, strict=True)]
+            box = (slice(None), slice(None), *inside)
             out = self._run(image[box]).to(image.device)
             if total is None:
                 total = torch.zeros((*out.shape[:2], *spatial), device=image.device)
             total[box] += out * weight
             weights[box] += weight
-        assert total is not None
-        return total / weights
+        assert total is not None  # there is always a tile
+        return total.div_(weights)
 
 
 def tiles(spatial: tuple[int, ...], size: list[int], overlap: float) -> Iterator[tuple[int, ...]]:

@@ -1,0 +1,132 @@
+"""Prediction: tiles cover the image, blend to the whole, and leave the network as it was."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from engine.infer import Predictor, gaussian, tiles
+
+CPU = torch.device("cpu")
+
+
+def pointwise(axes: int, outputs: int = 2) -> nn.Module:
+    torch.manual_seed(0)
+    return (nn.Conv2d, nn.Conv3d)[axes - 2](3, outputs, 1)
+
+
+def predictor(network: nn.Module, tile: int, overlap: float = 0.25, head="sigmoid", dtype=None) -> Predictor:
+    return Predictor(network, head, CPU, dtype, tile, overlap)
+
+
+class Recorder(nn.Module):
+    """Passes images on, and remembers what it saw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[tuple[int, ...]] = []
+        self.modes: list[bool] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.sizes.append(tuple(x.shape[2:]))
+        self.modes.append(self.training)
+        return x
+
+
+class Failing(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise ValueError("no")
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.9])
+@pytest.mark.parametrize("shape", [(26, 35), (16, 61), (5, 33), (17, 17), (1, 40), (10, 20, 18), (40, 3, 5)])
+def test_tiles_of_a_pointwise_network_blend_to_the_whole(shape, overlap):
+    network = pointwise(len(shape))
+    image = torch.randn(2, 3, *shape, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        whole = network(image)
+    found = predictor(network, 16, overlap).logits(image)
+    torch.testing.assert_close(found, whole, atol=1e-5, rtol=1e-5)
+    assert found.dtype == torch.float32
+    assert not found.requires_grad
+
+
+def test_what_fits_is_predicted_at_once():
+    network = Recorder()
+    image = torch.randn(1, 2, 16, 12)
+    assert torch.equal(predictor(network, 16).logits(image), image)
+    assert network.sizes == [(16, 12)]
+
+
+def test_what_does_not_fit_is_predicted_in_tiles_no_longer_than_asked():
+    network = Recorder()
+    image = torch.randn(1, 1, 40, 12)
+    torch.testing.assert_close(predictor(network, 16).logits(image), image)
+    assert set(network.sizes) == {(16, 12)}
+    assert len(network.sizes) == 3  # steps of 12 from 0 to 24
+
+
+@given(st.integers(1, 200), st.integers(1, 64), st.floats(0, 0.99))
+def test_tiles_cover_every_pixel_and_overlap_enough(length, tile, overlap):
+    extent = min(length, tile)
+    starts = [start for (start,) in tiles((length,), [extent], overlap)]
+    assert starts[0] == 0
+    assert starts[-1] + extent == length
+    steps = [b - a for a, b in pairwise(starts)]
+    assert all(0 < step <= max(1, extent * (1 - overlap)) for step in steps)
+    assert max(steps, default=0) - min(steps, default=0) <= 1  # evenly
+
+
+def test_tiles_of_two_axes_are_all_pairs():
+    assert list(tiles((10, 5), [4, 5], 0.25)) == [(0, 0), (3, 0), (6, 0)]
+    assert len(set(tiles((10, 10), [4, 4], 0.0))) == 9
+
+
+@pytest.mark.parametrize("size", [[1], [8], [1, 5], [16, 32], [4, 6, 8], [512, 512]])
+def test_weights_are_symmetric_highest_in_the_middle_and_nowhere_0(size):
+    weight = gaussian(size, CPU)
+    assert list(weight.shape) == size
+    assert weight.min() > 0
+    assert weight.max() <= 1
+    assert weight[tuple(n // 2 for n in size)] == weight.max()
+    torch.testing.assert_close(weight, weight.flip(tuple(range(len(size)))))
+
+
+@pytest.mark.parametrize("tile", [8, 64])
+@pytest.mark.parametrize("training", [True, False])
+def test_predicts_in_evaluation_mode_and_restores_the_mode(tile, training):
+    network = Recorder().train(training)
+    predictor(network, tile).logits(torch.zeros(1, 1, 16, 16))
+    assert not any(network.modes)
+    assert network.training == training
+
+
+def test_restores_the_mode_when_the_network_fails():
+    network = Failing().train()
+    with pytest.raises(ValueError, match="no"):
+        predictor(network, 64).logits(torch.zeros(1, 1, 16, 16))
+    assert network.training
+
+
+@pytest.mark.parametrize("tile", [8, 64])
+def test_probabilities_are_of_the_foreground(tile):
+    network, image = pointwise(2, outputs=3), torch.randn(1, 3, 12, 20)
+    with torch.no_grad():
+        logits = network(image)
+    exclusive = predictor(network, tile, head="softmax").probability(image)
+    torch.testing.assert_close(exclusive, logits.softmax(1)[:, 1:], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        predictor(network, tile).probability(image), logits.sigmoid(), atol=1e-5, rtol=1e-5
+    )
+
+
+def test_half_precision_comes_back_as_float32():
+    network, image = pointwise(2), torch.randn(1, 3, 16, 16)
+    found = predictor(network, 8, dtype=torch.bfloat16).logits(image)
+    exact = predictor(network, 8).logits(image)
+    assert found.dtype == torch.float32
+    assert not torch.equal(found, exact)
+    torch.testing.assert_close(found, exact, atol=0.05, rtol=0.05)
