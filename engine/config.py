@@ -129,7 +129,7 @@ def resolve(layers: Sequence[Layer]) -> tuple[RunConfig, list[str]]:
     """Merge layers, later ones winning, and validate.
 
     A layer that changes a part's name drops what lower layers set for that part. The text "none"
-    unsets a setting that may be left out.
+    unsets a setting that may be left out, unless it is a text itself.
 
     Returns:
         The config, and one sentence for each part whose lower settings were dropped.
@@ -140,6 +140,7 @@ def resolve(layers: Sequence[Layer]) -> tuple[RunConfig, list[str]]:
     merged: dict[str, Any] = {}
     notes: list[str] = []
     for layer in layers:
+        below = dict(merged)
         for group, given in layer.values.items():
             if not isinstance(given, Mapping):
                 if group not in RunConfig.model_fields:
@@ -147,10 +148,10 @@ def resolve(layers: Sequence[Layer]) -> tuple[RunConfig, list[str]]:
                 raise InputError(
                     f"{group} needs its settings by name, such as {_example(group)}, not {given!r}."
                 )
-            lower = merged.get(group, {})
+            lower = below.get(group, {})
             name = lower.get("name", _default_name(group))
             if name is None and lower and "name" in given:
-                name = _usual_loss_name(merged)
+                name = _usual_loss_name(below)
             if lower and "name" in given and given["name"] != name:
                 lost = sorted(set(lower) - {"name"} - set(given))
                 if lost:
@@ -162,13 +163,18 @@ def resolve(layers: Sequence[Layer]) -> tuple[RunConfig, list[str]]:
             merged[group] = {
                 key: value
                 for key, value in {**lower, **given}.items()
-                if value != "none" or type(None) not in kinds(RunConfig, group, key)
+                if value != "none" or not _unsettable(group, key)
             }
     _name_parts(merged)
     try:
         return RunConfig.model_validate(merged), notes
     except ValidationError as error:
         raise InputError(explain(error, merged)) from None
+
+
+def _unsettable(group: str, key: str) -> bool:
+    takes = kinds(RunConfig, group, key)
+    return type(None) in takes and str not in takes
 
 
 def _default_name(group: str) -> str | None:
@@ -184,7 +190,8 @@ def _name_parts(merged: dict[str, Any]) -> None:
 
 
 def _usual_loss_name(merged: Mapping[str, Any]) -> str:
-    others = {key: value for key, value in merged.items() if key in ("modulation", "training")}
+    others = {group: dict(merged.get(group, {})) for group in ("modulation", "training")}
+    others["modulation"].setdefault("name", _default_name("modulation"))
     try:
         return RunConfig.model_validate(others).loss.name
     except ValidationError as error:

@@ -77,8 +77,9 @@ def describe(config: type[Spec] = RunConfig, width: int | None = None) -> str:
     """Documentation of every setting, group by group, wrapped to the terminal."""
     width = width or min(shutil.get_terminal_size().columns, 110)
     about = (
-        "Each is --group.setting=VALUE, the value as in a TOML file; `none` unsets one that may be left "
-        "out. A group with a name is a choice: the settings below a name belong to that choice alone."
+        "Each is --group.setting=VALUE, the value as in a TOML file; `none` unsets a number or "
+        "list that may be left out. A group with a name is a choice: the settings below a name belong "
+        "to that choice alone."
     )
     groups = [_group(group, field, config, width) for group, field in config.model_fields.items()]
     return "\n\n".join([_wrap(about, width, "", ""), *groups])

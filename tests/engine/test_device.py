@@ -1,0 +1,91 @@
+import pytest
+import torch
+
+from engine.device import arithmetic, find_device, find_precision
+from engine.errors import InputError
+
+CPU = torch.device("cpu")
+CUDA = torch.cuda.is_available()
+needs_cuda = pytest.mark.skipif(not CUDA, reason="there is no CUDA device")
+
+
+def test_the_cpu_is_always_there() -> None:
+    assert find_device("cpu") == CPU
+
+
+def test_auto_takes_the_best_that_is_there() -> None:
+    best = "cuda" if CUDA else "mps" if torch.backends.mps.is_available() else "cpu"
+    found = find_device("auto")
+    assert found.type == best
+    assert torch.zeros(1, device=found).device.type == best
+
+
+@pytest.mark.parametrize("name", ["gpu", "", "cuda:x", "cuda:", "AUTO", "cpu cpu"])
+def test_what_is_no_device_is_refused_with_what_is(name: str) -> None:
+    with pytest.raises(InputError, match=r"is no device: auto, cpu, cuda, cuda:1, mps are") as refused:
+        find_device(name)
+    assert repr(name) in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["meta", "xla"])
+def test_a_device_that_cannot_train_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match="is not on this machine: use auto or cpu"):
+        find_device(name)
+
+
+@pytest.mark.skipif(CUDA, reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_refused() -> None:
+    for name in ("cuda", "cuda:0"):
+        with pytest.raises(InputError, match=f"'{name}' is not on this machine"):
+            find_device(name)
+
+
+@needs_cuda
+def test_a_number_beyond_the_last_device_is_refused() -> None:
+    with pytest.raises(InputError, match="is one of"):
+        find_device(f"cuda:{torch.cuda.device_count()}")
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [("auto", None), ("float32", None), ("bfloat16", torch.bfloat16), ("float16", torch.float16)],
+)
+def test_precision_on_a_cpu(name: str, dtype: torch.dtype | None) -> None:
+    assert find_precision(name, CPU) is dtype
+
+
+@needs_cuda
+def test_precision_auto_is_half_on_a_gpu() -> None:
+    major, _ = torch.cuda.get_device_capability()
+    assert find_precision("auto", find_device("auto")) is (torch.bfloat16 if major >= 8 else torch.float16)
+
+
+def settings() -> tuple[object, ...]:
+    return (
+        torch.get_num_threads(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.backends.cudnn.deterministic,
+        torch.backends.cudnn.benchmark,
+    )
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_arithmetic_is_set_for_the_block_and_back_after_it(deterministic: bool) -> None:
+    before = settings()
+    threads = 1 if torch.get_num_threads() > 1 else 2
+    with arithmetic(threads, deterministic):
+        assert settings() == (threads, deterministic, deterministic, not deterministic)
+    assert settings() == before
+
+
+def test_arithmetic_is_set_back_after_an_error_too() -> None:
+    before = settings()
+    with pytest.raises(ZeroDivisionError), arithmetic(1, True):
+        print(1 / 0)
+    assert settings() == before
+
+
+def test_without_a_number_the_threads_stay() -> None:
+    before = torch.get_num_threads()
+    with arithmetic(None, True):
+        assert torch.get_num_threads() == before

@@ -1,0 +1,44 @@
+"""What a viewer needs of the engine, it can have without torch; and the engine never has a window."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import engine
+
+ROOT = Path(engine.__file__).parents[1]
+LIGHT = [
+    *(f"engine.{name}" for name in ("config", "spec", "schema", "flags", "record", "lock", "disk", "head")),
+    *("engine.errors", "engine.optim", "engine.modulation.recall_trend"),
+    *(f"engine.{file.parent.name}.specs" for file in sorted(ROOT.glob("engine/*/specs.py"))),
+]
+HEAVY = ("torch", "napari", "qtpy", "PyQt5", "PyQt6", "PySide6", "matplotlib")
+
+
+def loaded(code: str) -> set[str]:
+    """Which of the heavy packages are loaded after some code, in a process of its own."""
+    ask = f"import sys, json; {code}; print(json.dumps([n for n in {HEAVY!r} if n in sys.modules]))"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", ask], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    return set(json.loads(done.stdout))
+
+
+def test_what_a_viewer_needs_loads_no_torch() -> None:
+    assert len(LIGHT) >= 15
+    assert loaded(f"import {', '.join(LIGHT)}; from engine.modulation import recall_slope") == set()
+
+
+def test_the_help_and_a_resolved_config_load_no_torch() -> None:
+    assert (
+        loaded("from engine import flags, config; flags.describe(); config.to_toml(config.resolve([])[0])")
+        == set()
+    )
+
+
+@pytest.mark.parametrize("module", ["engine.loop", "engine.train"])
+def test_training_loads_no_window(module: str) -> None:
+    assert loaded(f"import {module}") == {"torch"}
