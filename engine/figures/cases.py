@@ -18,6 +18,7 @@ from engine.figures.overlay import Mask, classes, confusion, errors, picture
 from engine.figures.page import (
     LARGE,
     NORMAL,
+    PAD,
     SMALL,
     WIDE,
     WIDTH,
@@ -29,12 +30,12 @@ from engine.figures.page import (
     swatch,
 )
 
-TEXT = 1.25
+TEXT = 1.35
 """Inches for the words beside a row."""
 LINE = 0.125
 """Inches a line of them is high."""
-CHARACTERS = 22
-"""That fit in a line of them."""
+CHARACTERS, BOLD = 24, 17
+"""That fit in a line of them, and of a name."""
 
 
 @dataclass(frozen=True)
@@ -74,17 +75,17 @@ def panels(cases: Sequence[Panel], title: str = "", *, names: Sequence[str] = ()
     names = list(names) or [f"class {number + 1}" for number in range(count)]
     notes = [_notes(case, names) for case in cases]
     width = WIDE if max(max(case.truth.shape[1:]) for case in cases) >= LARGE else WIDTH
-    cell = (width - TEXT) / 4
+    cell = (width - TEXT) / 4 - 2 * PAD
     heights = [
-        max(cell * min(case.truth.shape[1] / case.truth.shape[2], 2.0), LINE * (len(words) + 1))
-        for case, words in zip(cases, notes, strict=True)
+        max(cell * min(case.truth.shape[1] / case.truth.shape[2], 2.0), LINE * (len(name) + len(words) + 1))
+        for case, (name, words) in zip(cases, notes, strict=True)
     ]
-    figure = page(width, sum(heights) + 0.07 * len(cases) + 0.6, title)
+    figure = page(width, sum(heights) + 2 * PAD * len(cases) + (0.65 if title else 0.45), title)
     grid = figure.subplots(
         len(cases), 5, squeeze=False, height_ratios=heights, width_ratios=[cell] * 4 + [TEXT]
     )
-    for axes, case, words in zip(grid, cases, notes, strict=True):
-        _draw_row(axes, case, words, heading=axes is grid[0])
+    for row, (axes, case, words) in enumerate(zip(grid, cases, notes, strict=True)):
+        _draw_row(axes, case, words, heading=row == 0)
     legend_below(figure, _legend(cases, names))
     return figure
 
@@ -98,21 +99,28 @@ def dice(truth: Mask, prediction: Mask, valid: Mask | None = None) -> list[float
     return [2 * int(b) / int(t) if t else math.nan for b, t in zip(both, total, strict=True)]
 
 
-def _notes(case: Panel, names: Sequence[str]) -> list[str]:
-    """The lines beside a row; the first is the name."""
+def _notes(case: Panel, names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The paragraphs beside a row: its name, and the rest."""
     scores = [
         "undefined" if math.isnan(d) else f"{d:.3f}" for d in dice(case.truth, case.prediction, case.valid)
     ]
-    lines = [shorten(case.name, CHARACTERS)]
     if len(scores) == 1:
-        lines.append(f"Dice {scores[0]}")
+        lines = [f"Dice {scores[0]}"]
     else:
         room = CHARACTERS - 7
-        lines += ["Dice", *(f"{s}  {shorten(n, room)}" for n, s in zip(names, scores, strict=True))]
-    return lines + textwrap.wrap(case.caption, CHARACTERS + 2)
+        lines = ["Dice", *(f"{s}  {shorten(n, room)}" for n, s in zip(names, scores, strict=True))]
+    return _two_lines(case.name), lines + textwrap.wrap(case.caption, CHARACTERS)
 
 
-def _draw_row(axes: Any, case: Panel, words: Sequence[str], *, heading: bool) -> None:
+def _two_lines(name: str) -> list[str]:
+    """A name on one line or two, broken after a separator where there is one."""
+    if len(name) <= BOLD:
+        return [name]
+    cut = max(name.rfind(mark, 0, BOLD) for mark in "_-. ") + 1 or BOLD
+    return [name[:cut], shorten(name[cut:], BOLD)]
+
+
+def _draw_row(axes: Any, case: Panel, words: tuple[list[str], list[str]], *, heading: bool) -> None:
     titles = ("image", "truth", "prediction", "errors") if heading else ("", "", "", "")
     pictures = (
         picture(case.image, case.valid),
@@ -122,15 +130,15 @@ def _draw_row(axes: Any, case: Panel, words: Sequence[str], *, heading: bool) ->
     )
     for panel, shown, title in zip(axes, pictures, titles, strict=False):
         image_axes(panel, shown, title)
-    _write(axes[4], words)
+    _write(axes[4], *words)
 
 
-def _write(axes: Axes, words: Sequence[str]) -> None:
+def _write(axes: Axes, name: Sequence[str], words: Sequence[str]) -> None:
     axes.set_axis_off()
-    style = {"transform": axes.transAxes, "va": "top", "ha": "left", "color": INK}
-    axes.text(0, 1, words[0], fontsize=NORMAL, fontweight="bold", **style)  # type: ignore[arg-type]
-    text = "\n" + "\n".join(words[1:])
-    axes.text(0, 1, text, fontsize=SMALL, linespacing=1.25, **style)  # type: ignore[arg-type]
+    style: dict[str, Any] = {"transform": axes.transAxes, "va": "top", "color": INK}
+    bold = axes.text(0, 1, "\n".join(name), fontsize=NORMAL, fontweight="bold", **style)
+    axes.annotate("\n".join(words), (0, 0), xycoords=bold, xytext=(0, -3), textcoords="offset points",
+                  fontsize=SMALL, linespacing=1.25, va="top", color=INK)  # fmt: skip
 
 
 def _legend(cases: Sequence[Panel], names: Sequence[str]) -> list[Patch]:

@@ -13,6 +13,7 @@ from engine.figures.colours import ADDED, CORRECT
 from engine.figures.overlay import Mask, added_to, classes, growth, picture
 from engine.figures.page import (
     NORMAL,
+    PAD,
     WIDE,
     WIDTH,
     ignored_swatch,
@@ -78,8 +79,8 @@ def masks(run: RunReader, item: int = 0, count: int = 6) -> Figure:
         rows += [(number, None), (number, _busiest(grown, number))] if zoomed else [(number, None)]
     columns = 2 + len(grown.epochs)
     figure, grid = _grid(grown, rows, columns)
-    for axes, (number, box) in zip(grid, rows, strict=True):
-        _draw_row(axes, grown, number, box, heading=axes is grid[0])
+    for line, (axes, (number, box)) in enumerate(zip(grid, rows, strict=True)):
+        _draw_row(axes, grown, number, box, heading=line == 0)
         if len(names) > 1 and box is None:
             axes[0].set_ylabel(shorten(names[number], 18), fontsize=NORMAL)
     handles = [swatch(CORRECT, "truth"), swatch(ADDED, "added by modulation")]
@@ -157,13 +158,14 @@ def _grid(grown: Growth, rows: list[tuple[int, Box | None]], columns: int) -> tu
     """Figure and axes (rows, columns), each row as high as its pictures are."""
     height, width = grown.truth.shape[1:]
     page_width = WIDE if columns > 5 else WIDTH
-    cell = page_width / columns
+    labels = 0.2 * (len(grown.truth) > 1)
+    cell = (page_width - labels) / columns - 2 * PAD
     shapes = [(height, width) if box is None else (min(CROP, height), min(CROP, width)) for _, box in rows]
-    heights = [cell * min(tall / wide, 2.0) + (0.28 if box is None else 0.06)
-               for (tall, wide), (_, box) in zip(shapes, rows, strict=True)]  # fmt: skip
+    heights = [cell * min(tall / wide, 2.0) for tall, wide in shapes]
+    counts = 0.17 * sum(box is None for _, box in rows)
     title = f"{shorten(grown.name, 60)}: mask that the loss saw"
     title += "" if grown.changes else " (the truth, in every epoch)"
-    figure = page(page_width, sum(heights) + 0.75, title)
+    figure = page(page_width, sum(heights) + counts + 2 * PAD * len(rows) + 0.65, title)
     axes = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
     return figure, axes
 
@@ -175,7 +177,7 @@ def _draw_row(axes: Any, grown: Growth, number: int, box: Box | None, *, heading
     whole = picture(grown.image, grown.valid)
     image_axes(axes[0], whole[cut], "image" if heading else "")
     image_axes(axes[1], classes(truth[None], valid), "truth" if heading else "")
-    for column, epoch in enumerate(grown.epochs, start=0):
+    for column, epoch in enumerate(grown.epochs):
         mask = grown.modulated[column, number][cut]
         below = f"+{grown.added[column, number]:,} {grown.unit}" if box is None else ""
         title = f"epoch {epoch}" if heading else ""

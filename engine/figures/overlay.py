@@ -23,7 +23,7 @@ Picture = NDArray[np.float32]
 
 PERCENTILES = (0.5, 99.5)
 """Intensities that become black and white, except in 8-bit colour images, which stay as they are."""
-DIMMED = 0.40
+DIMMED = 0.30
 """Brightness that white keeps under an overlay, so that every colour on it is the lightest thing there."""
 
 

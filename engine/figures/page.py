@@ -1,5 +1,6 @@
 """The sheet that figures are drawn on: sizes, fonts, axes, legends, files."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ WIDE = 10.8
 LARGE = 400
 """Pixels from which the longest side of an image makes a page wide."""
 DPI = 150
+PAD = 0.03
+"""Inches around every axes."""
 SMALL, NORMAL, BIG = 7.0, 8.0, 9.0
 """Font sizes in points: ticks and legends, labels, titles."""
 
@@ -31,7 +34,7 @@ def page(width: float, height: float, title: str = "") -> Figure:
     FigureCanvasAgg(figure)
     engine = figure.get_layout_engine()
     assert engine is not None
-    engine.set(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)  # type: ignore[call-arg]
+    engine.set(w_pad=PAD, h_pad=PAD, wspace=0, hspace=0)  # type: ignore[call-arg]
     if title:
         figure.suptitle(title, fontsize=BIG, color=INK)
     return figure
@@ -59,6 +62,7 @@ def plot_axes(axes: Axes, title: str, ylabel: str) -> None:
 def image_axes(axes: Axes, picture: Picture, title: str = "", below: str = "") -> None:
     """Show a picture at its aspect, without ticks."""
     axes.imshow(picture, interpolation="antialiased", aspect="equal", vmin=0, vmax=1)
+    axes.set_anchor("N")
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
@@ -92,7 +96,9 @@ def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:
     """The figure's legend, under its axes."""
     if handles:
         style = {"handlelength": 1.6, "columnspacing": 1.6, **LEGEND}
-        columns = min(len(handles), 5)
+        needed = sum(0.42 + 0.055 * len(str(handle.get_label())) for handle in handles)
+        lines = math.ceil(needed / figure.get_figwidth())
+        columns = math.ceil(len(handles) / lines)
         figure.legend(handles=list(handles), loc="outside lower center", ncols=columns, **style)
 
 
