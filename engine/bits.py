@@ -141,13 +141,13 @@ class PackedMasks:
         grouped = masks.to(self.bits.device, torch.uint8).reshape(*masks.shape[:-1], -1, BYTE)
         shifts = torch.tensor(_SHIFTS, dtype=torch.uint8, device=self.bits.device)
         packed = (grouped * shifts).sum(-1, dtype=torch.uint8).movedim(1, 0)
-        if self._within(window):
+        if self.contains(window):
             self.bits[:, where] = packed
         else:
             keep = inside.expand(where.shape)
             self.bits[:, where[keep]] = packed[:, keep]
 
-    def _within(self, window: Window) -> bool:
+    def contains(self, window: Window) -> bool:
         """Whether the windows lie inside their images; asked on the CPU, so as not to wait for a device."""
         ids, corner = window.ids.cpu(), window.corner.cpu()
         ends = corner + torch.tensor(window.size)

@@ -138,8 +138,11 @@ def prepare(config: RunConfig, dataset: Dataset | None = None, cache: Path | Non
     misses_from(config)
     train, val = load(config, dataset, device, cache)
     network = build_network(config, dataset.channels, classes, device)
+    # No larger than the largest image, so that small images are not mostly padding.
+    largest = train.shapes.amax(dim=0).tolist()
+    window = (min(config.data.window[0], largest[0]), min(config.data.window[1], largest[1]))
     loader = Loader(
-        train, config.data.window, settings.batch_size, config.data.patches_per_image, settings.seed, device
+        train, window, settings.batch_size, config.data.patches_per_image, settings.seed, device
     )  # fmt: skip
     return Prepared(
         train=train,
@@ -255,7 +258,7 @@ def fit(
             check_finite(losses, seen, ready.train, number)
             trained = time.perf_counter()
             if from_pass:
-                for frames in whole(ready.train, config, device):
+                for frames in whole(ready.train, ready, config.training.batch_size):
                     if progress.stop:
                         return
                     prediction = ready.predictor.probability(frames.image) >= cut
@@ -437,16 +440,16 @@ def behind_best(monitored: Sequence[float]) -> list[int]:
     return behind
 
 
-def whole(images: Store, config: RunConfig, device: torch.device) -> Iterator[Frames]:
+def whole(images: Store, ready: Prepared, batch_size: int) -> Iterator[Frames]:
     """All images in whole frames, batch by batch, not augmented."""
     # Frames larger than a training window go one by one, so that memory stays what training needs.
-    window = math.prod(config.data.window)
-    for batch in images.batches(config.training.batch_size):
-        fitting = max(1, window * config.training.batch_size // math.prod(batch.size))
+    window = math.prod(ready.loader.size)
+    for batch in images.batches(batch_size):
+        fitting = max(1, window * batch_size // math.prod(batch.size))
         for start in range(0, len(batch.ids), fitting):
             part = slice(start, start + fitting)
             ids = batch.ids[part]
-            yield images.read(Window(ids, batch.corner[part], batch.size), torch.zeros_like(ids), device)
+            yield images.read(Window(ids, batch.corner[part], batch.size), torch.zeros_like(ids), ready.device)
 
 
 def validate(ready: Prepared, config: RunConfig, progress: Progress) -> Validation:
@@ -454,7 +457,7 @@ def validate(ready: Prepared, config: RunConfig, progress: Progress) -> Validati
     assert ready.val is not None
     losses: list[Tensor] = []
     counts: list[metrics.Confusion] = []
-    for frames in whole(ready.val, config, ready.device):
+    for frames in whole(ready.val, ready, config.training.batch_size):
         if progress.stop:
             break
         logits = ready.predictor.logits(frames.image)

@@ -41,8 +41,8 @@ class Loader:
 
     @property
     def _fitting(self) -> Tensor:
-        """int64 (N, 2): windows that fit side by side along each axis."""
-        return self.store.shapes.cpu() // torch.tensor(self.size)
+        """int64 (N, 2): windows that fit side by side along each axis, one where the image is smaller."""
+        return (self.store.shapes.cpu() // torch.tensor(self.size)).clamp(min=1)
 
     @property
     def windows(self) -> int:
@@ -92,7 +92,7 @@ class Loader:
             ids, slots = ids[kept], slots[kept]
         images = torch.arange(len(counts))
         place = uniforms(self.seed, epoch, images, torch.zeros_like(images), 2, Stream.CROP)
-        slack = shapes - fitting * torch.tensor(self.size)
+        slack = (shapes - fitting * torch.tensor(self.size)).clamp(min=0)
         # Drawn from beyond both ends and clamped, so that the border, where few grids lie, is seen often.
         # Rounded to the nearest place, so that both ends are as likely.
         beyond = torch.tensor(self.size) / 4

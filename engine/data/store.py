@@ -105,10 +105,13 @@ class Store:
     def read(self, window: Window, visits: Tensor, device: torch.device) -> Frames:
         """A batch of windows on a device."""
         here = window.to(self.device)
-        where, _ = flat_index(here.ids, here.corner, here.size, self.shapes, self.offsets)
+        where, inside = flat_index(here.ids, here.corner, here.size, self.shapes, self.offsets)
+        # Beyond its frame an image goes on with the pixels of its border.
         raw = self.pixels[where]
         truth = self.truth.read(here)
         valid = self.valid.read(here) if self.valid is not None else None
+        if valid is None and not self.truth.contains(window):
+            valid = inside.expand(where.shape)[:, None]
         scale, shift, zero = (x[here.ids].to(device) for x in (self.scale, self.shift, self.zero))
         image = raw.to(device).float().mul_(scale[:, None, None]).add_(shift[:, None, None])
         if self.clipped:
@@ -165,10 +168,9 @@ def resized(array: NDArray[Any], size: tuple[int, int] | None, *, labels: bool) 
     return np.asarray(out.round().astype(np.uint8) if array.dtype == np.uint8 else out.astype(np.float32))
 
 
-def frame_shape(shape: tuple[int, int], least: tuple[int, int]) -> tuple[int, int]:
-    """Frame of an image: at least `least`, and whole bytes a row."""
-    height, width = (max(length, low) for length, low in zip(shape, least, strict=True))
-    return height, -(-width // BYTE) * BYTE
+def frame_shape(shape: tuple[int, int]) -> tuple[int, int]:
+    """Frame of an image: the image, with whole bytes a row."""
+    return shape[0], -(-shape[1] // BYTE) * BYTE
 
 
 class _Pixels:
@@ -247,7 +249,6 @@ def fill(
 
 
 def _fill(samples: Iterable[Sample], classes: int, data: Data, pixels: _Pixels, keep_bytes: bool) -> Store:
-    least = data.size if data.size is not None else data.patch
     names: list[str] = []
     maps: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
     shapes: list[tuple[int, int]] = []
@@ -269,7 +270,7 @@ def _fill(samples: Iterable[Sample], classes: int, data: Data, pixels: _Pixels, 
             image = image.astype(np.float16)
             scale, shift = np.ones_like(scale), np.zeros_like(shift)
         height, width = image.shape[:2]
-        shape = frame_shape((height, width), least)
+        shape = frame_shape((height, width))
         pixels.append(_padded(image, shape))
         inside = np.zeros(shape, dtype=bool)
         inside[:height, :width] = valid
