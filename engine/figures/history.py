@@ -151,7 +151,7 @@ def _draw_loss(axes: Axes, history: History) -> None:
 def _draw_rate(axes: Axes, history: History) -> None:
     plot_axes(axes, "Learning rate", "learning rate")
     _line(axes, history.number, history.lr, INK, "learning rate")
-    if history.lr.min() > 0 and np.median(history.lr) < 0.05 * history.lr.max():
+    if history.lr.min() > 0 and np.median(history.lr) < 0.2 * history.lr.max():
         axes.set_yscale("log")  # it falls by steps or factors, which a linear axis would hide
     else:
         axes.set_ylim(bottom=0)
