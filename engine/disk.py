@@ -13,7 +13,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to write, which takes the place of `path` when the block ends well.
 
     Readers see the old content or the new, never half of it. One process at a time may write a
-    path: what a killed one leaves is the hidden `.NAME.new`, which the next writing replaces.
+    path: what a killed one leaves is the hidden `.NAME.new`, which the next writing replaces and
+    :func:`sweep` removes.
     """
     temporary = path.with_name(f".{path.name}.new")
     try:
@@ -33,6 +34,12 @@ def replace_text(path: Path, text: str) -> None:
     """Write or replace a text file, UTF-8 with LF on every system."""
     with replacing(path) as file:
         file.write(text.encode("utf-8"))
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes were writing in a folder."""
+    for unfinished in folder.glob(".*.new"):
+        unfinished.unlink(missing_ok=True)
 
 
 def append_line(path: Path, line: str) -> None:

@@ -19,7 +19,7 @@ from engine.errors import InputError
 SILENT_SECONDS = 60.0
 """A trainer on another host is taken for dead when its last sign of life is older."""
 
-GUARD = ".lock"
+GUARD = "lock.guard"
 """Empty file that a process locks with the system's own means while it looks at `lock` and takes it,
 so that of several that find a dead trainer's lock only one replaces it. It stays."""
 

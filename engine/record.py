@@ -23,14 +23,16 @@ import zarr
 from numpy.typing import NDArray
 
 from engine import lock
-from engine.disk import append_line, replace_text
+from engine.disk import append_line, replace_text, sweep
 from engine.errors import InputError
 
 FORMAT = 1
 """Version of the directory's layout, in run.json."""
 
 HEARTBEAT_SECONDS = 5.0
-FREE_FILES = frozenset({"config.toml", "log.txt", "stop", "events.jsonl", "heartbeat", "lock", "cache"})
+FREE_FILES = frozenset(
+    {"config.toml", "log.txt", "stop", "events.jsonl", "heartbeat", "lock", lock.GUARD, "cache"}
+)
 """What a directory may hold and still be free: what a viewer puts there before the trainer starts,
 and what a run leaves that was refused before it had a run.json."""
 
@@ -132,7 +134,7 @@ class RunWriter:
     def reopen(cls, root: Path, progress: Progress) -> "RunWriter":
         """Take the directory of a run that stopped or crashed.
 
-        A half-written last event is cut off, and an old `stop` file removed.
+        What a killed process left half written is cut off or removed, and an old `stop` file too.
 
         Raises:
             InputError: there is no run, or a process still trains in it.
@@ -142,6 +144,8 @@ class RunWriter:
         writer = cls(root, progress)
         with writer._starting():
             (root / "stop").unlink(missing_ok=True)
+            sweep(root)
+            sweep(root / "checkpoints")
             events = root / "events.jsonl"
             if events.exists():
                 with events.open("r+b") as file:

@@ -100,12 +100,16 @@ def test_reopening_cuts_a_half_written_line(run: Path) -> None:
     assert kinds(run) == ["started", "stopped"]
 
 
-def test_reopening_cuts_a_line_that_is_the_only_one(run: Path) -> None:
+def test_reopening_leaves_nothing_half_written(run: Path) -> None:
     writer = RunWriter.create(run, Progress())
     writer.write_json("run.json", {"format": FORMAT})
     writer.release()
     (run / "events.jsonl").write_bytes(b'{"event": "star')
+    (run / "checkpoints").mkdir()
+    for unfinished in (run / ".run.json.new", run / "checkpoints" / ".best.new"):
+        unfinished.write_bytes(b"half")
     RunWriter.reopen(run, Progress()).release()
+    assert not list(run.rglob(".*"))
     assert (run / "events.jsonl").read_bytes() == b""
 
 
@@ -334,9 +338,8 @@ def test_release_ends_the_thread_frees_the_lock_and_leaves_nothing_half(run: Pat
     assert threading.active_count() == before + 1
     writer.release()
     assert threading.active_count() == before
-    # .lock is the empty file that taking the directory is guarded by.
     assert {item.name for item in run.iterdir()} == {
-        "config.toml", "run.json", "events.jsonl", "heartbeat", ".lock"
+        "config.toml", "run.json", "events.jsonl", "heartbeat", "lock.guard"
     }  # fmt: skip
 
 
