@@ -219,7 +219,7 @@ def _draw_slope(axes: Axes, history: History) -> None:
         lines.append(_line(axes, history.number, history.gamma, INK, "threshold γ", style="--", width=1))
     chosen = history.updated
     axes.plot(history.number[chosen], history.slope[chosen], ".", color=ADDED, zorder=4, gid=UPDATED,
-              markersize=5 if len(chosen) <= 150 else 3)  # fmt: skip
+              markersize=5 if len(chosen) <= 50 else 2.5)  # fmt: skip
     axes.set_ylim(_decision_limits(history))
     legend_within(axes, lines)
 
