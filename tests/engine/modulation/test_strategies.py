@@ -205,13 +205,15 @@ def test_follows_the_paper(part, epochs, classes, crops):
 
 @pytest.mark.parametrize("crops", [False, True], ids=["whole", "crops"])
 @pytest.mark.parametrize("stop", [1, 2, 3, 7, 11])
-@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.__name__)
+@pytest.mark.parametrize("part", [NoModulation(), SMMv1(), SMMv2(queue=2)], ids=lambda part: part.name)
 def test_goes_on_from_a_checkpoint_as_if_it_had_never_stopped(part, stop, crops):
     scene = Scene.random(3, 12, 2, crops)
-    first = built(part(), scene)
+    if isinstance(part, SMMv2):  # after epoch 11 the masks in force are not those last observed
+        assert [e.updated for e in reference(part, scene)[9:11]] == [True, False]
+    first = built(part, scene)
     for epoch in range(1, stop + 1):
         run_epoch(first, scene, epoch)
-    second = built(part(), scene)
+    second = built(part, scene)
     second.restore(deepcopy(first.state()))
     for epoch in range(stop + 1, 13):
         assert repr(run_epoch(first, scene, epoch)) == repr(run_epoch(second, scene, epoch))
