@@ -1,8 +1,8 @@
 """The store: all decoded images of a split in one flat buffer, with their masks packed beside them.
 
 Images of any sizes share one layout, so a batch of crops is one gather and no image is handled on
-its own in a training step. An image's frame is the image, resized if asked, padded to whole bytes
-a row and to at least the crop's size; the padding is invalid.
+its own in a training step. An image's frame is the image, resized if asked, its rows padded to
+whole bytes. The padding is invalid, and so is what a window shows beyond a frame.
 """
 
 from collections import deque
