@@ -1,6 +1,6 @@
 """Modulated masks of a batch against the per-image `skimage.morphology.dilation` that they replace.
 
-    python benchmarks/dilation.py [--size 512] [--batch 4]
+python benchmarks/dilation.py [--size 512] [--batch 4]
 """
 
 import argparse
@@ -16,7 +16,9 @@ from engine.modulation import miss_aware_mask
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=30)
@@ -27,9 +29,7 @@ def main() -> None:
     footprint = diamond(2)
 
     def one_by_one() -> np.ndarray:
-        return np.stack(
-            [y | dilation(y & ~p, footprint) for y, p in zip(truth, prediction, strict=True)]
-        )
+        return np.stack([y | dilation(y & ~p, footprint) for y, p in zip(truth, prediction, strict=True)])
 
     def at_once() -> torch.Tensor:
         return miss_aware_mask(*batch)

@@ -11,6 +11,7 @@ masks in every one, which is its dearest case. Prints the median epoch of each a
 import argparse
 import json
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
@@ -20,7 +21,8 @@ from engine.config import Layer, resolve
 from engine.data.demo import write_demo
 from engine.device import device_name, find_device
 from engine.flags import parse
-from engine.loop import fit, prepare
+from engine.loop import Epoch, fit
+from engine.prepare import prepare
 
 METHODS = {
     "plain": ["--modulation.name=none"],
@@ -31,7 +33,9 @@ METHODS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--device", default="auto")
@@ -59,7 +63,7 @@ def main() -> None:
         options.json.write_text(json.dumps({"seconds": seconds, "ratios": ratios}, indent=2))
 
 
-def start(root: Path, flags: list[str], options: argparse.Namespace):  # noqa: ANN201
+def start(root: Path, flags: list[str], options: argparse.Namespace) -> Iterator[Epoch]:
     common = [
         f"--data.root={root}", "--data.split=[1,0,0,0]", "--model.base_width=16", "--training.batch_size=4",
         f"--training.epochs={options.rounds + 2}", "--watch.train=0", "--watch.val=0",

@@ -1,6 +1,6 @@
 """Memory that mask modulation keeps for a training set.
 
-    python benchmarks/state.py [--masks 100000] [--size 256] [--classes 1]
+python benchmarks/state.py [--masks 100000] [--size 256] [--classes 1]
 """
 
 import argparse
@@ -12,7 +12,9 @@ from engine.modulation.specs import SMMv1, SMMv2
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--masks", type=int, default=100_000)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--classes", type=int, default=1)

@@ -120,9 +120,7 @@ def scores(
     ]
     inside = torch.from_numpy(valid)[None, None]
     count = metrics.confusion(*both, valid=inside)
-    table = {
-        name: getattr(metrics, name)(count)[0].numpy() for name in METRICS if name != "cldice"
-    }
+    table = {name: getattr(metrics, name)(count)[0].numpy() for name in METRICS if name != "cldice"}
     # The background has no skeleton of interest.
     classes = metrics.cldice(*(masks[:, :-1] for masks in both), valid=inside)[0].numpy()
     table["cldice"] = np.append(classes, np.nan)
@@ -146,8 +144,9 @@ def summarise(scored: Sequence[Scored], classes: Sequence[str]) -> dict[str, dic
 def _nanmean(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean along the classes, NaN where no class has a value."""
     defined = ~np.isnan(values)
+    count = defined.sum(axis=1)
     total = np.where(defined, values, 0).sum(axis=1)
-    return np.asarray(np.divide(total, defined.sum(axis=1), out=np.full(len(values), np.nan), where=defined.any(axis=1)))
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def table_rows(root: Path, trained: Trained, summary: dict[str, dict[str, Mean]]) -> list[list[str]]:
@@ -169,7 +168,9 @@ def print_skipped(rows: Sequence[Sequence[str]], summary: dict[str, dict[str, Me
         print("not defined, and left out: " + ", ".join(f"{name} in {n}" for name, n in skipped.items()))
 
 
-def write(trained: Trained, scored: Sequence[Scored], summary: dict[str, dict[str, Mean]], options: Any) -> None:
+def write(
+    trained: Trained, scored: Sequence[Scored], summary: dict[str, dict[str, Mean]], options: Any
+) -> None:
     """Save the table per image and in the mean."""
     folder = trained.root / "report"
     folder.mkdir(exist_ok=True)
@@ -211,11 +212,13 @@ def draw(trained: Trained, dataset: Dataset, scored: Sequence[Scored], options: 
         (sample,) = dataset.some([index])
         prediction, truth, valid = predicted(trained, sample, True, options.threshold)
         panels.append(
-            figures.Panel(sample.name, sample.image, truth, prediction, valid, f"Dice {100 * dice[place]:.1f} %")
+            figures.Panel(
+                sample.name, sample.image, truth, prediction, valid, f"Dice {100 * dice[place]:.1f} %"
+            )
         )
     if panels:
         title = f"{options.split} images from worst to best, {trained.rule(options.threshold)}"
-        figures.save(figures.panels(panels, title), folder / "panels.png")
+        figures.save(figures.panels(panels, title, names=trained.classes), folder / "panels.png")
 
 
 if __name__ == "__main__":

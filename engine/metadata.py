@@ -54,7 +54,7 @@ def _read_tiff(path: Path) -> Metadata:
     try:
         with tifffile.TiffFile(path) as file:
             page = file.pages.first
-            along = [page.tags.get(name) for name in ("XResolution", "YResolution")]
+            along = [page.tags[name].value for name in ("XResolution", "YResolution") if name in page.tags]
             unit = page.tags.get("ResolutionUnit")
             imagej = file.imagej_metadata or {}
             tags = tuple(
@@ -63,10 +63,10 @@ def _read_tiff(path: Path) -> Metadata:
     except tifffile.TiffFileError as error:
         raise InputError(f"{path} cannot be read as TIFF ({error}).") from None
     resolution = None
-    if all(tag is not None and tag.value[1] and tag.value[0] for tag in along):
-        x, y = (tag.value[0] / tag.value[1] for tag in along)
-        resolution = (x, y)
-    kept = {key: imagej[key] for key in ("unit", "spacing") if key in imagej}
+    if len(along) == 2 and all(count and per for count, per in along):
+        (x, x_per), (y, y_per) = along
+        resolution = (x / x_per, y / y_per)
+    kept: dict[str, Any] = {key: imagej[key] for key in ("unit", "spacing") if key in imagej}
     return Metadata(resolution, int(unit.value) if unit is not None else 1, kept, tags)
 
 

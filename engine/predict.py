@@ -49,7 +49,9 @@ def main(arguments: Sequence[str]) -> int:
             write_tiff(path, p, metadata, axes="CYX", names=trained.classes)
         with replacing(mask) as path:
             (write_tiff if mask.suffix == ".tif" else write_png)(path, label, metadata)
-    print(f"{len(jobs)} image{'s' * (len(jobs) != 1)} predicted into {out} ({trained.rule(options.threshold)})")
+    print(
+        f"{len(jobs)} image{'s' * (len(jobs) != 1)} predicted into {out} ({trained.rule(options.threshold)})"
+    )
     return 0
 
 
@@ -66,7 +68,11 @@ def predict(
 
 
 def plan(given: Sequence[str], out: Path, overwrite: bool) -> dict[Path, tuple[Path, Path]]:
-    """Each image's results. Raises InputError for no images, two results of one name, or results that exist."""
+    """Each image's results: probability map and mask.
+
+    Raises:
+        InputError: no images, two results of one name, or results that exist.
+    """
     images = [file for path in map(existing, given) for file in listed(path)]
     jobs: dict[Path, tuple[Path, Path]] = {}
     taken: dict[Path, Path] = {}
@@ -92,7 +98,9 @@ def listed(path: Path) -> list[Path]:
         return [path]
     images = sorted(item for item in path.iterdir() if item.is_file() and item.suffix.lower() in ENDINGS)
     if not images:
-        raise InputError(f"the folder {path} holds no images: files ending in {', '.join(sorted(ENDINGS))} are.")
+        raise InputError(
+            f"the folder {path} holds no images: files ending in {', '.join(sorted(ENDINGS))} are."
+        )
     return images
 
 

@@ -1,6 +1,7 @@
 """Train a segmentation network, and leave a run directory that says everything about the run.
 
-usage: python -m engine.train --data.root FOLDER [--preset NAME] [--config FILE] [--out DIR] [--SETTING=VALUE …]
+usage: python -m engine.train --data.root FOLDER [--preset NAME] [--config FILE] [--out DIR]
+                              [--SETTING=VALUE …]
        python -m engine.train --resume RUN
 
   --preset NAME   start from published or proven settings (below)
@@ -40,9 +41,10 @@ from engine.command import Parser, run
 from engine.config import Layer, RunConfig, presets, read_file, read_preset, resolve, to_toml
 from engine.data.dataset import Dataset
 from engine.data.layouts import known
-from engine.errors import InputError
 from engine.device import device_name
-from engine.loop import Epoch, Prepared, fit, misses_from, prepare
+from engine.errors import InputError
+from engine.loop import Epoch, fit
+from engine.prepare import Prepared, misses_from, prepare
 from engine.progress_bar import ProgressBar
 from engine.record import FORMAT, Progress, RunReader, RunWriter, plain
 
@@ -147,12 +149,7 @@ def resume(out: Path, *, quiet: bool = False) -> int:
     progress = Progress()
     writer = RunWriter.reopen(out, progress)
     with writer.recorded():
-        dataset = Dataset.open(config.data, info["splits"])
-        if dataset.fingerprint() != info["dataset"]["fingerprint"]:
-            raise InputError(
-                f"the files in {dataset.found.root} have changed since the run began, so it cannot go on to "
-                f"the result it would have had: start a new run with --config {out / 'config.toml'}."
-            )
+        dataset = Dataset.open(config.data, info["splits"], info["dataset"]["fingerprint"])
         ready = prepare(config, dataset, out / "cache")
         last = out / "checkpoints" / "last"
         state = checkpoint.load(last, ready.device) if last.exists() else None
@@ -290,8 +287,8 @@ def check_room(config: RunConfig, ready: Prepared, out: Path) -> None:
     if checkpoints + watched > free:
         raise InputError(
             f"there is no room on the disk of {out}: the run can need {(checkpoints + watched) / 1e9:.2f} GB "
-            f"({watched / 1e9:.2f} of them for watched images) and {free / 1e9:.2f} GB are free; give another "
-            "--out, or fewer watch.train and watch.val."
+            f"({watched / 1e9:.2f} of them for watched images) and {free / 1e9:.2f} GB are free; give "
+            "another --out, or fewer watch.train and watch.val."
         )
 
 

@@ -17,7 +17,7 @@ from engine.device import find_device
 from engine.errors import InputError
 from engine.head import labels
 from engine.infer import Predictor
-from engine.loop import build_network
+from engine.prepare import build_network
 from engine.record import RunReader
 
 
@@ -70,8 +70,9 @@ class Trained:
         try:
             network.load_state_dict(state["model"])
         except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
             raise InputError(
-                f"the checkpoint {file} does not fit the network of {root} ({str(error).splitlines()[-1].strip()})."
+                f"the checkpoint {file} does not fit the network of {root} ({reason})."
             ) from None
         network.eval()
         prediction = config.prediction

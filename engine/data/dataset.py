@@ -51,18 +51,26 @@ class Dataset:
     splits: Mapping[str, tuple[int, ...]]
 
     @classmethod
-    def open(cls, data: Data, splits: Mapping[str, Sequence[str]] | None = None) -> "Dataset":
+    def open(
+        cls, data: Data, splits: Mapping[str, Sequence[str]] | None = None, fingerprint: str | None = None
+    ) -> "Dataset":
         """Find and divide the images of ``data.root``.
 
         Args:
             data: the settings; root "demo" is the embedded set, generated when first asked for.
             splits: names of the cases in each split, as a run has recorded them, instead of a new split.
+            fingerprint: of the files as a run has recorded them; None accepts any.
 
         Raises:
-            InputError: whatever is wrong with the folder, or cases of ``splits`` that are gone.
+            InputError: whatever is wrong with the folder, cases of ``splits`` that are gone, changed files.
         """
         here = data.model_copy(update={"root": str(write_demo())}) if data.root == "demo" else data
         found = find(here)
+        if fingerprint is not None and fingerprint != _fingerprint(found):
+            raise InputError(
+                f"the files in {found.root} have changed since the run began, so it cannot go on to the "
+                "result it would have had: start a new run with the run's config.toml."
+            )
         if splits is None:
             divided = split(found.cases, data.split, data.split_seed)
         else:
@@ -88,16 +96,6 @@ class Dataset:
         image = read_image(self.cases(part)[number], self.channels)
         return resized(image, self.data.size, labels=False)
 
-    def fingerprint(self) -> str:
-        """Hash of the names and sizes of all files, by which a changed folder is noticed."""
-        digest = sha256()
-        for case in self.found.cases:
-            valid = (case.valid,) if case.valid is not None else ()
-            for source in (*case.images, *case.masks, *valid):
-                name = source.path.relative_to(self.found.root).as_posix()
-                digest.update(f"{name}:{source.path.stat().st_size}\n".encode())
-        return digest.hexdigest()
-
     def summary(self) -> dict[str, Any]:
         """What run.json says of the data."""
         return {
@@ -107,7 +105,7 @@ class Dataset:
             "classes": list(self.classes.names),
             "channels": self.channels,
             "grouped": self.found.grouped,
-            "fingerprint": self.fingerprint(),
+            "fingerprint": _fingerprint(self.found),
         }
 
     def names(self) -> dict[str, list[str]]:
@@ -126,6 +124,17 @@ class Dataset:
         if missing:
             remarks.append(f"there is no {' and no '.join(missing)} split ({len(self.found.cases)} images).")
         return remarks
+
+
+def _fingerprint(found: Found) -> str:
+    """Hash of the names and sizes of all files, by which a changed folder is noticed."""
+    digest = sha256()
+    for case in found.cases:
+        valid = (case.valid,) if case.valid is not None else ()
+        for source in (*case.images, *case.masks, *valid):
+            name = source.path.relative_to(found.root).as_posix()
+            digest.update(f"{name}:{source.path.stat().st_size}\n".encode())
+    return digest.hexdigest()
 
 
 def _recorded(found: Found, splits: Mapping[str, Sequence[str]]) -> dict[str, tuple[int, ...]]:

@@ -130,5 +130,7 @@ class Augment(Spec):
         for field, low in lows.items():
             first, last = getattr(self, field)
             if not low <= first <= last:
-                raise ValueError(f"{field} needs two numbers, smallest first, from {low} up, not {first}, {last}")
+                raise ValueError(
+                    f"{field} needs two numbers, smallest first, from {low} up, not {first}, {last}"
+                )
         return self

@@ -40,7 +40,9 @@ def test_the_table_is_what_counting_pixels_gives(
     assert f"{100 * np.mean(dice):.2f}" in capsys.readouterr().out
 
 
-def test_several_runs_are_one_table_with_figures(trained_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_several_runs_are_one_table_with_figures(
+    trained_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert evaluate.main([str(trained_run), str(trained_run), "--split=val"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith(trained_run.name) for line in lines) == 2
@@ -53,7 +55,15 @@ def test_classes_have_rows_and_the_rule_is_said(
     organs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    train.main(["--data.root", str(organs), "--out", str(out), *fast("--modulation.name=smm_v1", "--training.epochs=3")])
+    train.main(
+        [
+            "--data.root",
+            str(organs),
+            "--out",
+            str(out),
+            *fast("--modulation.name=smm_v1", "--training.epochs=3"),
+        ]
+    )
     assert evaluate.main([str(out)]) == 0
     text = capsys.readouterr().out
     assert "argmax over background and classes" in text
@@ -65,7 +75,9 @@ def test_classes_have_rows_and_the_rule_is_said(
 
 def test_the_trained_size_scores_what_the_network_saw(vessels: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    train.main(["--data.root", str(vessels), "--out", str(out), *fast("--data.size=[24,32]", "--training.epochs=2")])
+    train.main(
+        ["--data.root", str(vessels), "--out", str(out), *fast("--data.size=[24,32]", "--training.epochs=2")]
+    )
     values = []
     for size in ("native", "trained"):
         evaluate.main([str(out), "--size", size, "--no-figures"])
@@ -80,7 +92,12 @@ def test_pixels_outside_the_field_of_view_count_nowhere(tmp_path: Path) -> None:
     for number in range(12):
         mask = np.zeros((32, 32), np.uint8)
         mask[8:20, 8:20] = 255
-        write_pair(tmp_path / "data", f"i{number:02d}", (rng.integers(0, 90, (32, 32)) + mask // 2).astype(np.uint8), mask)
+        write_pair(
+            tmp_path / "data",
+            f"i{number:02d}",
+            (rng.integers(0, 90, (32, 32)) + mask // 2).astype(np.uint8),
+            mask,
+        )
         field = np.zeros((32, 32), np.uint8)
         field[:16] = 255
         (tmp_path / "data" / "fov").mkdir(exist_ok=True)
@@ -88,7 +105,9 @@ def test_pixels_outside_the_field_of_view_count_nowhere(tmp_path: Path) -> None:
     out = tmp_path / "run"
     patterns = ["--data.layout=patterns", "--data.images=images/{id}.png", "--data.masks=masks/{id}.png",
                 "--data.valid=fov/{id}.png"]  # fmt: skip
-    train.main(["--data.root", str(tmp_path / "data"), "--out", str(out), *fast(*patterns, "--training.epochs=2")])
+    train.main(
+        ["--data.root", str(tmp_path / "data"), "--out", str(out), *fast(*patterns, "--training.epochs=2")]
+    )
     evaluate.main([str(out), "--no-figures"])
     with (out / "report" / "test.csv").open() as file:
         before = file.read()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ import torch
 
 from engine.config import Layer, RunConfig, resolve
 from engine.flags import parse
-from engine.loop import Epoch, behind_best, fit, misses_from, prepare
+from engine.loop import Epoch, behind_best, fit
+from engine.prepare import misses_from, prepare
 from engine.record import Progress
 
 
 def config(root: Path, *flags: str) -> RunConfig:
     common = [
-        f"--data.root={root}", "--data.patch=32", "--model.base_width=4", "--model.depth=2", "--training.epochs=5",
+        f"--data.root={root}", "--data.patch=32", "--model.base_width=4", "--model.depth=2",
+        "--training.epochs=5",
         "--training.threads=1", "--training.device=cpu", "--watch.train=1", "--watch.val=1",
     ]  # fmt: skip
     given = parse([*common, *flags]) if not flags else parse(common)
@@ -91,7 +94,7 @@ def test_masks_grow_only_after_the_warm_up_and_around_misses(method: str, vessel
             assert epoch.trend.added == (0,)
     if method == "smm_v1":
         assert all(epoch.trend.added[0] > 0 for epoch in epochs[4:])
-    for before, epoch in zip(epochs, epochs[1:], strict=False):
+    for before, epoch in pairwise(epochs):
         if method == "smm_v2" and not before.trend.updated:
             np.testing.assert_array_equal(before.watched[0][1], epoch.watched[0][1])
 

@@ -50,7 +50,9 @@ def test_any_size_and_tiles_that_agree_with_the_whole_inside(finished: Path, tmp
 
 def test_resized_runs_come_back_to_the_native_size(vessels: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    train.main(["--data.root", str(vessels), "--out", str(out), *fast("--data.size=[24,32]", "--training.epochs=1")])
+    train.main(
+        ["--data.root", str(vessels), "--out", str(out), *fast("--data.size=[24,32]", "--training.epochs=1")]
+    )
     trained = Trained.open(out, device="cpu")
     image = np.asarray(Image.open(vessels / "images" / "v00.png"))[..., None]
     assert trained.probability(image).shape == (1, 40, 48)
@@ -59,7 +61,15 @@ def test_resized_runs_come_back_to_the_native_size(vessels: Path, tmp_path: Path
 
 def test_a_mask_of_several_classes_holds_class_numbers(organs: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    train.main(["--data.root", str(organs), "--out", str(out), *fast("--modulation.name=none", "--training.epochs=8")])
+    train.main(
+        [
+            "--data.root",
+            str(organs),
+            "--out",
+            str(out),
+            *fast("--modulation.name=none", "--training.epochs=8"),
+        ]
+    )
     predict.main([str(out), str(organs / "images"), "--out", str(tmp_path / "p")])
     masks = np.stack([np.asarray(Image.open(path)) for path in (tmp_path / "p").glob("*_mask.png")])
     p = tifffile.imread(tmp_path / "p" / "o00_probability.tif")
@@ -74,7 +84,11 @@ def test_resolution_and_calibration_are_kept(finished: Path, tmp_path: Path) -> 
     pixels = np.zeros((20, 24), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "scan.png", dpi=(300, 300))
     tifffile.imwrite(
-        tmp_path / "cells.tif", pixels, imagej=True, resolution=(5.0, 5.0), metadata={"unit": "um", "axes": "YX"}
+        tmp_path / "cells.tif",
+        pixels,
+        imagej=True,
+        resolution=(5.0, 5.0),
+        metadata={"unit": "um", "axes": "YX"},
     )
     tifffile.imwrite(tmp_path / "plain.tif", pixels, resolution=(40.0, 20.0), resolutionunit="CENTIMETER")
     files = [str(tmp_path / name) for name in ("scan.png", "cells.tif", "plain.tif")]
@@ -96,7 +110,7 @@ def test_results_that_exist_are_not_replaced_unasked(finished: Path, vessels: Pa
     command = [str(finished), str(vessels / "images" / "v00.png"), "--out", str(tmp_path)]
     predict.main(command)
     before = (tmp_path / "v00_mask.png").stat().st_mtime_ns
-    with pytest.raises(InputError, match="v00_probability.tif exists already.*--overwrite"):
+    with pytest.raises(InputError, match=r"v00_probability\.tif exists already.*--overwrite"):
         predict.main(command)
     assert (tmp_path / "v00_mask.png").stat().st_mtime_ns == before
     assert predict.main([*command, "--overwrite"]) == 0
@@ -123,7 +137,8 @@ def refused(tmp_path: Path, finished: Path, case: str) -> list[str]:
 
 
 SENTENCES = {
-    "no such file": "none.png does not exist", "empty folder": "holds no images", "one name twice": "both be written",
+    "no such file": "none.png does not exist", "empty folder": "holds no images",
+    "one name twice": "both be written",
     "no run": "no run", "corrupt": "bad.png", "threshold": "0 to 1", "unknown flag": "treshold",
     "no checkpoint": "/nowhere",
 }  # fmt: skip

@@ -64,7 +64,7 @@ def test_the_run_directory_says_everything(finished: Path, vessels: Path) -> Non
 
 
 def test_it_learns(vessels: Path, tmp_path: Path) -> None:
-    assert start(vessels, tmp_path / "run", "--training.epochs=12", "--watch.train=0", "--watch.val=0") == 0
+    assert start(vessels, tmp_path / "run", "--training.epochs=20", "--watch.train=0", "--watch.val=0") == 0
     epochs = RunReader(tmp_path / "run").epochs()
     assert epochs[-1]["loss"] < 0.7 * epochs[0]["loss"]
     assert epochs[-1]["validation"]["dice"][0] > 0.3
@@ -78,7 +78,10 @@ def test_a_seeded_run_is_identical_twice_and_another_seed_differs(vessels: Path,
 
 
 def test_the_resolved_config_reruns_the_run(finished: Path, tmp_path: Path) -> None:
-    assert train.main(["--config", str(finished / "config.toml"), "--out", str(tmp_path / "again"), "--quiet"]) == 0
+    assert (
+        train.main(["--config", str(finished / "config.toml"), "--out", str(tmp_path / "again"), "--quiet"])
+        == 0
+    )
     assert_same_run(finished, tmp_path / "again")
 
 
@@ -103,17 +106,29 @@ def test_killed_at_any_write_and_resumed_equals_uninterrupted(
     write: int, finished: Path, vessels: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    command = [sys.executable, "-c", KILLER, str(write), "--data.root", str(vessels), "--out", str(out), *FAST]
+    command = [
+        sys.executable,
+        "-c",
+        KILLER,
+        str(write),
+        "--data.root",
+        str(vessels),
+        "--out",
+        str(out),
+        *FAST,
+    ]
     killed = subprocess.run([*command, "--training.epochs=6"], capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert RunReader(out).status() == "crashed"
     assert train.main(["--resume", str(out), "--quiet"]) == 0
     assert RunReader(out).status() == "finished"
     assert_same_run(finished, out)
-    assert not [path for path in out.rglob(".*")], "no temporary file is left behind"
+    assert not list(out.rglob(".*")), "no temporary file is left behind"
 
 
-def test_a_stop_file_ends_a_run_cleanly_and_it_can_go_on(finished: Path, vessels: Path, tmp_path: Path) -> None:
+def test_a_stop_file_ends_a_run_cleanly_and_it_can_go_on(
+    finished: Path, vessels: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     process = launch(vessels, out, "--training.epochs=400")
     wait_for_epoch(out, 2)
@@ -141,7 +156,9 @@ def test_an_interrupt_ends_a_run_cleanly(vessels: Path, tmp_path: Path) -> None:
 
 def launch(root: Path, out: Path, *settings: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "engine.train", "--data.root", str(root), "--out", str(out)]
-    return subprocess.Popen([*command, *fast(*settings)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(
+        [*command, *fast(*settings)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
 
 
 def wait_for_epoch(run: Path, number: int, seconds: float = 120) -> None:
@@ -214,7 +231,9 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("what", BROKEN)
-def test_bad_data_is_refused_before_training_and_leaves_nothing(what: str, vessels: Path, tmp_path: Path) -> None:
+def test_bad_data_is_refused_before_training_and_leaves_nothing(
+    what: str, vessels: Path, tmp_path: Path
+) -> None:
     root, out = tmp_path / "data", tmp_path / "runs" / "run"
     shutil.copytree(vessels, root)
     broken(root, what)
@@ -267,7 +286,7 @@ def test_a_full_disk_is_refused_before_training(vessels: Path, tmp_path: Path) -
 
 
 def test_an_exclusive_loss_is_refused_with_overlapping_masks(organs: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="dice_ce.*dice_bce"):
+    with pytest.raises(InputError, match=r"dice_ce.*dice_bce"):
         start(organs, tmp_path / "run", "--modulation.name=smm_v2", "--loss.name=dice_ce")
 
 

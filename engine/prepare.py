@@ -1,0 +1,153 @@
+"""All that training needs, decoded and checked, before the first step: here a user's mistakes are refused."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from engine.config import RunConfig
+from engine.data import store
+from engine.data.dataset import Dataset
+from engine.data.loader import Loader
+from engine.data.store import Store
+from engine.device import find_device, find_precision
+from engine.errors import InputError
+from engine.head import channels
+from engine.infer import Predictor
+from engine.losses import objective as objectives
+from engine.losses.specs import ElevatedSensitivity
+from engine.modulation.strategies import NoModulation
+from engine.watch import Watched, watch
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that training needs, decoded, checked and on its device: what :func:`prepare` makes.
+
+    Attributes:
+        train, val: images; no val store without a val split.
+        network: with its starting weights.
+        objective: the configured loss; ``elevated`` is SMM v1's.
+        modulation: the strategy, which knows nothing yet.
+        loader: of the training images.
+        predictor: predicts with the network as it is at the moment.
+        watched: images that are kept for every epoch.
+        dtype: of autocast, or None.
+    """
+
+    train: Store
+    val: Store | None
+    network: nn.Module
+    objective: objectives.Objective
+    elevated: objectives.Objective
+    modulation: NoModulation
+    loader: Loader
+    predictor: Predictor
+    watched: list[Watched]
+    dtype: torch.dtype | None
+    device: torch.device
+
+
+def prepare(config: RunConfig, dataset: Dataset | None = None, cache: Path | None = None) -> Prepared:
+    """Decode the images and build the network. Whatever the user got wrong is refused here.
+
+    Args:
+        config: the run.
+        dataset: the images; found from ``config.data`` if None.
+        cache: folder for a memory-mapped store, where the images don't fit in memory.
+
+    Raises:
+        InputError: images, masks or settings that cannot be used.
+    """
+    settings = config.training
+    device = find_device(settings.device)
+    dtype = find_precision(settings.precision, device)
+    dataset = dataset if dataset is not None else Dataset.open(config.data)
+    classes = len(dataset.classes.names)
+    head = config.head(classes)
+    objectives.check(config.loss, head, classes)
+    misses_from(config)
+    train, val = load(config, dataset, device, cache)
+    network = build_network(config, dataset.channels, classes, device)
+    # No larger than the largest image, so that small images are not mostly padding.
+    largest = train.shapes.amax(dim=0).tolist()
+    window = (min(config.data.window[0], largest[0]), min(config.data.window[1], largest[1]))
+    loader = Loader(
+        train, window, settings.batch_size, config.data.patches_per_image, settings.seed, device
+    )  # fmt: skip
+    return Prepared(
+        train=train,
+        val=val,
+        network=network,
+        objective=objectives.build(config.loss, head, classes),
+        elevated=objectives.build(ElevatedSensitivity(), head, classes),
+        modulation=config.modulation.bind()(
+            epochs=settings.epochs, shapes=train.shapes.cpu(), classes=classes, device=train.device,
+            revisits=loader.revisits,
+        ),
+        loader=loader,
+        predictor=Predictor(
+            network, head, device, dtype, config.prediction.tile, config.prediction.overlap
+        ),
+        watched=watch(config, train, val, dataset),
+        dtype=dtype,
+        device=device,
+    )  # fmt: skip
+
+
+def misses_from(config: RunConfig) -> str:
+    """ "train" or "pass": the predictions that misses and recall come from.
+
+    Raises:
+        InputError: "train" is asked for where augmentation cannot be undone.
+    """
+    source = getattr(config.modulation, "source", "train")
+    if source == "train" and config.augment.resamples and config.modulation.name != "none":
+        raise InputError(
+            "modulation.source train needs augmentation that can be undone exactly (flips and quarter "
+            "turns), but rotation, scale or elastic is on: use modulation.source pass or auto."
+        )
+    if source == "auto":
+        return "pass" if config.augment.resamples else "train"
+    return str(source)
+
+
+def load(
+    config: RunConfig, dataset: Dataset, device: torch.device, cache: Path | None
+) -> tuple[Store, Store | None]:
+    """Decode the training and validation images, and put them on the device where they fit."""
+    train = store.fill(
+        dataset.samples("train"), len(dataset.classes.names), config.data,
+        None if cache is None else cache / "train.pixels",
+    )  # fmt: skip
+    if not train.truth.bits.any():
+        raise InputError(
+            f"every training mask is empty: none of the {len(train)} has a pixel of "
+            f"{', '.join(dataset.classes.names)}."
+        )
+    val = None
+    if dataset.splits["val"]:
+        val = store.fill(
+            dataset.samples("val"), len(dataset.classes.names), config.data,
+            None if cache is None else cache / "val.pixels",
+        )  # fmt: skip
+    if device.type == "cpu" or config.data.cache in ("memory", "disk"):
+        return train, val
+    room = math.inf
+    if device.type == "cuda" and config.data.cache == "auto":
+        room = torch.cuda.mem_get_info(device)[0] / 2
+    if train.mapped or train.nbytes + (val.nbytes if val is not None else 0) > room:
+        return train, val
+    return train.to(device), val.to(device) if val is not None else None
+
+
+def build_network(config: RunConfig, image_channels: int, classes: int, device: torch.device) -> nn.Module:
+    """The network with its starting weights, which depend on the seed alone, on the device."""
+    torch.manual_seed(config.training.seed)
+    outputs = channels(config.head(classes), classes)
+    network: nn.Module = config.model.bind()(image_channels, outputs)
+    if config.training.channels_last:
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network.to(device)

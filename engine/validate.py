@@ -1,0 +1,79 @@
+"""Scores of the validation images after an epoch."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine import metrics
+from engine.bits import Window
+from engine.data.store import Frames, Store
+from engine.head import foreground
+from engine.prepare import Prepared
+from engine.record import Progress
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Scores of the validation images after an epoch.
+
+    Attributes:
+        loss: the configured loss on the original masks.
+        dice, recall, precision: of each class, mean over the images where it is defined, else NaN.
+        skipped: for each class, images whose Dice is not defined.
+    """
+
+    loss: float
+    dice: tuple[float, ...]
+    recall: tuple[float, ...]
+    precision: tuple[float, ...]
+    skipped: tuple[int, ...]
+
+    @property
+    def score(self) -> float:
+        """Mean foreground Dice, by which the best checkpoint is chosen; NaN if no class has one."""
+        defined = [value for value in self.dice if not math.isnan(value)]
+        return float(np.mean(defined)) if defined else math.nan
+
+
+def validate(ready: Prepared, val: Store, progress: Progress) -> Validation | None:
+    """Score the validation images, each in its own frame, at the threshold 0.5 of every class.
+
+    Returns:
+        None if ``progress.stop`` was set meanwhile.
+    """
+    losses: list[Tensor] = []
+    counts: list[metrics.Confusion] = []
+    for frames in whole(val, ready):
+        if progress.stop:
+            return None
+        logits = ready.predictor.logits(frames.image)
+        losses += [ready.objective(logits, frames.truth, frames.valid)] * len(logits)
+        prediction = foreground(logits, ready.predictor.head) >= 0.5
+        counts.append(metrics.confusion(prediction, frames.truth, valid=frames.valid))
+    count = metrics.Confusion(*(torch.cat(part) for part in zip(*counts, strict=True)))
+    dice = metrics.dice(count)
+    return Validation(
+        loss=float(torch.stack(losses).mean()),
+        dice=tuple(dice.nanmean(dim=0).tolist()),
+        recall=tuple(metrics.recall(count).nanmean(dim=0).tolist()),
+        precision=tuple(metrics.precision(count).nanmean(dim=0).tolist()),
+        skipped=tuple(dice.isnan().sum(dim=0).tolist()),
+    )
+
+
+def whole(images: Store, ready: Prepared) -> Iterator[Frames]:
+    """All images in whole frames, batch by batch, not augmented."""
+    # No more pixels at once than in a training step, so that memory stays what training needs.
+    most = ready.loader.batch * math.prod(ready.loader.size)
+    for batch in images.batches(ready.loader.batch):
+        fitting = max(1, most // math.prod(batch.size))
+        for start in range(0, len(batch.ids), fitting):
+            part = slice(start, start + fitting)
+            ids = batch.ids[part]
+            yield images.read(
+                Window(ids, batch.corner[part], batch.size), torch.zeros_like(ids), ready.device
+            )
