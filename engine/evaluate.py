@@ -211,11 +211,7 @@ def draw(trained: Trained, dataset: Dataset, scored: Sequence[Scored], options: 
         index = dataset.splits[options.split][place]
         (sample,) = dataset.some([index])
         prediction, truth, valid = predicted(trained, sample, True, options.threshold)
-        panels.append(
-            figures.Panel(
-                sample.name, sample.image, truth, prediction, valid, f"Dice {100 * dice[place]:.1f} %"
-            )
-        )
+        panels.append(figures.Panel(sample.name, sample.image, truth, prediction, valid))
     if panels:
         title = f"{options.split} images from worst to best, {trained.rule(options.threshold)}"
         figures.save(figures.panels(panels, title, names=trained.classes), folder / "panels.png")

@@ -54,7 +54,7 @@ def validate(ready: Prepared, val: Store, progress: Progress) -> Validation | No
         losses += [ready.objective(logits, frames.truth, frames.valid)] * len(logits)
         prediction = foreground(logits, ready.predictor.head) >= 0.5
         counts.append(metrics.confusion(prediction, frames.truth, valid=frames.valid))
-    count = metrics.Confusion(*(torch.cat(part) for part in zip(*counts, strict=True)))
+    count = metrics.Confusion(*(torch.cat(part).cpu() for part in zip(*counts, strict=True)))
     dice = metrics.dice(count)
     return Validation(
         loss=float(torch.stack(losses).mean()),

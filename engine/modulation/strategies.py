@@ -83,7 +83,8 @@ class NoModulation:
 
     def seen(self, grown: Tensor, truth: Tensor) -> None:
         """Count the pixels that the loss sees beyond the truth in this batch."""
-        self._added += (grown & ~truth).flatten(2).sum(2).sum(0)
+        added = (grown & ~truth).flatten(2).sum(2).sum(0)
+        self._added = self._added.to(added.device) + added
 
     def loss(
         self, plain: Objective, elevated: Objective, logits: Tensor, truth: Tensor, grown: Tensor | None,
@@ -95,7 +96,9 @@ class NoModulation:
     def count(self, prediction: Tensor, truth: Tensor, valid: Tensor | None) -> None:
         """Add bool (B, C, *S) predictions to the epoch's recall."""
         positive = truth if valid is None else truth & valid
-        self._hits += torch.stack([(positive & prediction).sum(), positive.sum()])
+        # Counted where the batch is, which need not be where the masks are kept.
+        hits = torch.stack([(positive & prediction).sum(), positive.sum()])
+        self._hits = self._hits.to(hits.device) + hits
 
     def record(self, window: Window, misses: Tensor) -> None:
         """Keep this batch's misses, bool (B, C, *S) in the images' own frame."""
