@@ -105,7 +105,7 @@ def predicted(
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
     """Predicted masks, true masks, both bool (C, H, W), and valid pixels bool (H, W)."""
     p = trained.probability(sample.image, sample.valid, native=native)
-    _, labels, valid = framed(sample, None if native else trained.config.data.size)
+    labels, valid = framed(sample, None if native else trained.config.data.size)
     truth = (labels == np.arange(1, len(trained.classes) + 1)[:, None, None]) & valid
     return trained.masks(p, threshold), truth, valid
 

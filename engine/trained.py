@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from engine import checkpoint
 from engine.config import RunConfig, read_file, resolve
-from engine.data.normalize import CLIPPED, affine
-from engine.data.store import resized
+from engine.data.normalize import normalised
+from engine.data.store import seen
 from engine.device import find_device
 from engine.errors import InputError
 from engine.head import labels
@@ -104,12 +104,8 @@ class Trained:
             float32 (C, H, W) in [0, 1].
         """
         data = self.config.data
-        seen = resized(image, data.size, labels=False)
-        inside = None if valid is None else resized(valid, data.size, labels=True)
-        scale, shift = affine(seen, inside, data.normalization)
-        values = seen.astype(np.float32) * scale + shift
-        if data.normalization in CLIPPED:
-            values = values.clip(0, 1)
+        frame, scale, shift = seen(image, valid, data)
+        values = normalised(frame, scale, shift, data.normalization)
         p = self.predictor.probability(torch.from_numpy(values).permute(2, 0, 1)[None])
         if native and p.shape[2:] != image.shape[:2]:
             p = F.interpolate(p, size=image.shape[:2], mode="bilinear", align_corners=False)

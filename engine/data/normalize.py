@@ -55,6 +55,12 @@ def affine(
     return scale.astype(np.float32), (-low * scale).astype(np.float32)
 
 
+def normalised(image: Image, scale: Image, shift: Image, method: str) -> NDArray[np.float32]:
+    """Intensities float32 (*S, channels) by what :func:`affine` gave for the method."""
+    values = image.astype(np.float32) * scale + shift
+    return values.clip(0, 1) if method in CLIPPED else values
+
+
 def _ends(pixels: Image, method: str) -> tuple[float, float]:
     """What becomes 0, and how far from it what becomes 1 lies."""
     pixels = pixels.astype(np.float64)

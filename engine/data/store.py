@@ -20,7 +20,7 @@ from skimage.transform import resize
 from torch import Tensor
 
 from engine.bits import BYTE, PackedMasks, Window, flat_index
-from engine.data.normalize import CLIPPED, affine, white
+from engine.data.normalize import CLIPPED, affine, normalised, white
 from engine.data.specs import Data
 
 IGNORED = 255
@@ -256,18 +256,15 @@ def _fill(samples: Iterable[Sample], classes: int, data: Data, pixels: _Pixels, 
     truths: list[Tensor] = []
     valids: list[Tensor] = []
     for sample in samples:
-        image, labels, valid = framed(sample, data.size)
-        # Resizing turns all but uint8 into float32: what is white, the file's own kind says.
-        scale, shift = affine(image, valid, data.normalization, top=white(sample.image.dtype))
+        image, scale, shift = seen(sample.image, sample.valid, data)
+        labels, valid = framed(sample, data.size)
         zero = shift
         if image.dtype != np.uint8 and keep_bytes and names:
             raise _MixedKindsError
         keep_bytes &= image.dtype == np.uint8
         if not keep_bytes:
-            image = image.astype(np.float32) * scale + shift
-            if data.normalization in CLIPPED:
-                image = image.clip(0, 1)  # before float16, which ends at 65504
-            image = image.astype(np.float16)
+            # Clipped, where it is, before float16, which ends at 65504.
+            image = normalised(image, scale, shift, data.normalization).astype(np.float16)
             scale, shift = np.ones_like(scale), np.zeros_like(shift)
         height, width = image.shape[:2]
         shape = frame_shape((height, width))
@@ -302,26 +299,41 @@ def _fill(samples: Iterable[Sample], classes: int, data: Data, pixels: _Pixels, 
     )
 
 
-def framed(
-    sample: Sample, size: tuple[int, int] | None
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]:
-    """A sample's image, labels and valid pixels bool (H, W), resized if asked."""
+def seen(
+    image: NDArray[Any], valid: NDArray[np.bool_] | None, data: Data
+) -> tuple[NDArray[Any], NDArray[np.float32], NDArray[np.float32]]:
+    """An image as a network sees it, in training and in prediction alike.
+
+    Args:
+        image: (H, W, channels) as read.
+        valid: the field of view bool (H, W), or None. Ignored labels are not left out of the
+            statistics, since who predicts has no labels.
+        data: size and normalization.
+
+    Returns:
+        The image, resized if asked, and the float32 (channels,) scale and shift that normalise it.
+    """
+    inside = None if valid is None else resized(valid, data.size, labels=True)
+    frame = resized(image, data.size, labels=False)
+    # Resizing turns all but uint8 into float32: what is white, the file's own kind says.
+    return frame, *affine(frame, inside, data.normalization, top=white(image.dtype))
+
+
+def framed(sample: Sample, size: tuple[int, int] | None) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """A sample's labels and valid pixels bool, both (H, W), resized if asked."""
     labels = resized(sample.labels, size, labels=True)
     valid = labels != IGNORED
     if sample.valid is not None:
         valid &= resized(sample.valid, size, labels=True)
-    return resized(sample.image, size, labels=False), labels, valid
+    return labels, valid
 
 
 def _padded(image: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
-    """The image in its frame; the padding has the image's mean, which normalisation takes near 0."""
+    """The image in its frame; the padding repeats the edge, as networks pad, which predict without it."""
     if image.shape[:2] == shape:
         return image
-    mean = image.mean(axis=(0, 1), dtype=np.float64)
-    frame = np.empty((*shape, image.shape[-1]), dtype=image.dtype)
-    frame[:] = mean.round() if image.dtype == np.uint8 else mean
-    frame[: image.shape[0], : image.shape[1]] = image
-    return frame
+    beyond = [(0, whole - part) for whole, part in zip(shape, image.shape, strict=False)]
+    return np.pad(image, [*beyond, (0, 0)], mode="edge")
 
 
 def _packed(masks: NDArray[np.bool_]) -> Tensor:
