@@ -1,7 +1,7 @@
 """A data set ready to be trained on: its cases, classes, channels and splits."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from engine.data.classes import Classes
 from engine.data.demo import write_demo
 from engine.data.layouts import Case, Found, find
+from engine.data.pairs import some
 from engine.data.read import load_cases, read_image, resolve_channels, resolve_classes
 from engine.data.specs import Data
-from engine.data.split import SPLITS, split
+from engine.data.split import FEWEST, SPLITS, split
 from engine.data.store import Sample, resized
 from engine.errors import InputError
 
@@ -25,11 +26,16 @@ class Samples:
     indices: Sequence[int]
     classes: Classes
     channels: int
+    notes: dict[str, dict[str, None]]
+    """What was done to images as they were read → the names of those to which it was done, in order."""
 
     def __iter__(self) -> Iterator[Sample]:
         loaded = load_cases(self.found, self.indices, self.classes, self.channels, may_be_empty=True)
         for index, arrays in zip(self.indices, loaded, strict=True):
-            yield Sample(self.found.cases[index].name, arrays.image, arrays.labels, arrays.valid)
+            name = self.found.cases[index].name
+            for note in arrays.notes:
+                self.notes.setdefault(note, {})[name] = None
+            yield Sample(name, arrays.image, arrays.labels, arrays.valid)
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,7 @@ class Dataset:
         classes: foreground classes and what in the masks means them.
         channels: of every image.
         splits: train, val, calib and test → indices into ``found.cases``.
+        notes: what was done to images, and to which; grows as they are read.
     """
 
     data: Data
@@ -49,6 +56,7 @@ class Dataset:
     classes: Classes
     channels: int
     splits: Mapping[str, tuple[int, ...]]
+    notes: dict[str, dict[str, None]] = field(default_factory=dict)
 
     @classmethod
     def open(
@@ -89,7 +97,7 @@ class Dataset:
 
     def some(self, indices: Sequence[int]) -> Samples:
         """The decoded images of any cases."""
-        return Samples(self.found, indices, self.classes, self.channels)
+        return Samples(self.found, indices, self.classes, self.channels, self.notes)
 
     def picture(self, part: str, number: int) -> NDArray[Any]:
         """One image of a split as it is shown: (H, W, channels), resized if ``data.size`` says so."""
@@ -113,16 +121,27 @@ class Dataset:
         return {part: [case.name for case in self.cases(part)] for part in SPLITS}
 
     def remarks(self) -> list[str]:
-        """What the user should know before training, a sentence each."""
+        """What the user should know before training, a sentence each.
+
+        What was done to images is known, and said, when they have been read.
+        """
         remarks = list(self.found.notes)
-        if not self.found.grouped and len(self.found.cases) > 1:
+        remarks += [f"{note}: {some(list(names), 'image')}." for note, names in self.notes.items()]
+        if not self.found.grouped and sum(map(bool, self.splits.values())) > 1:
             remarks.append(
                 "the layout names no patients or groups, so each image counts as its own; if some belong "
                 "together, data.group keeps them in one split."
             )
-        missing = [part for part in ("val", "test") if not self.splits[part]]
+        without = {"val": "the last checkpoint is the one used", "test": "evaluate needs --split train"}
+        missing = [part for part in without if not self.splits[part]]
         if missing:
-            remarks.append(f"there is no {' and no '.join(missing)} split ({len(self.found.cases)} images).")
+            count = len(self.found.cases)
+            images = f"{count} image{'s' * (count != 1)}"
+            few = f"; under {FEWEST} none are split off" if count < FEWEST else ""
+            remarks.append(
+                f"there is no {' and no '.join(missing)} split ({images}{few}), so "
+                f"{' and '.join(without[part] for part in missing)}."
+            )
         return remarks
 
 
