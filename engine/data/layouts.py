@@ -123,7 +123,7 @@ def find(data: Data) -> Found:
     layout = _choose(data, root, files)
     parts = _match(layout, files)
     _require_pairs(root, files, layout, parts)
-    notes = [note for part in parts for note in check(root, part)]
+    notes = [note for part in parts for note in check(root, part, layout.tree)]
     pieces = {path: piece for part in parts for path, piece in part.pieces.items()}
     cases = _named(root, [case for part in parts for case in _cases(root, part)])
     groups_of, more = _groups(data, root, layout, cases, pieces)
@@ -214,7 +214,9 @@ def _own(data: Data) -> Layout:
         if text and "{id}" not in text:
             raise InputError(f"the pattern {text!r} has no {{id}}, unlike {PATTERNS.tree}: it is needed.")
     part = Part(data.images, (data.masks,), (data.valid,) if data.valid else ())
-    return replace(PATTERNS, part=(part,), tree=f"{data.images} with {data.masks}")
+    return replace(
+        PATTERNS, part=(part,), tree=" with ".join(filter(None, (data.images, data.masks, data.valid)))
+    )
 
 
 def _require_pairs(root: Path, files: Sequence[str], layout: Layout, parts: Sequence[Matches]) -> None:
@@ -224,7 +226,7 @@ def _require_pairs(root: Path, files: Sequence[str], layout: Layout, parts: Sequ
     masks = [path for part in parts for paths in part.masks.values() for path in paths]
     endings = Counter(Path(path).suffix.lower() or "none" for path in files).most_common(3)
     most = ", ".join(ending for ending, _ in endings)
-    lying = f"{len(files)} other files, most {most}" if files else "no file"
+    lying = f"{len(files)} other file{'s' * (len(files) != 1)}, most {most}" if files else "no file"
     seen = f"{some(images, 'image')} and {some(masks, 'mask')}" if images or masks else lying
     raise InputError(
         f"no pairs of image and mask in {root}: looked for {layout.tree} (layout {layout.name}), "

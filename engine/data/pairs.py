@@ -92,8 +92,8 @@ def _fields_of_view(
     return {key: found[short[key]] for key in images if short[key] in found}
 
 
-def check(root: Path, found: Matches) -> list[str]:
-    """Refuse files that are missing or too many.
+def check(root: Path, found: Matches, tree: str) -> list[str]:
+    """Refuse files that are missing or too many; ``tree`` says in words what is looked for.
 
     Returns:
         a note if images that may lack a mask do: all of a part, or some where the owner ships them so.
@@ -102,20 +102,18 @@ def check(root: Path, found: Matches) -> list[str]:
         InputError: mask without image, image without mask or field of view, two files for one.
     """
     part, paired = found.part, set(found.pairs)
-    looked = " or ".join(part.mask)
     orphans = [path for key in found.masks if key not in paired for path in found.masks[key]]
     if orphans:
-        raise InputError(f"{some(orphans, 'mask')} in {root} without an image: looked for {part.image}.")
+        raise InputError(f"{some(orphans, 'mask')} in {root} without an image: looked for {tree}.")
     _refuse_several(root, found.images, "image", "{channel}" in part.image)
-    _refuse_several(root, found.masks, "mask", "{part}" in looked)
+    _refuse_several(root, found.masks, "mask", any("{part}" in text for text in part.mask))
     _refuse_several(root, found.valids, "field of view", allowed=False)
     alone = [found.images[key][0] for key in found.images if key not in paired]
     if alone and paired and not part.partial:
-        raise InputError(f"{some(alone, 'image')} in {root} without a mask: looked for {looked}.")
+        raise InputError(f"{some(alone, 'image')} in {root} without a mask: looked for {tree}.")
     blind = [found.images[key][0] for key in found.pairs if found.valids and key not in found.valids]
     if blind:
-        looked = " or ".join(part.valid)
-        raise InputError(f"{some(blind, 'image')} in {root} without a field of view: looked for {looked}.")
+        raise InputError(f"{some(blind, 'image')} in {root} without a field of view: looked for {tree}.")
     return [f"{some(alone, 'image')} without a mask left out."] if alone else []
 
 

@@ -408,7 +408,7 @@ def test_nothing_found(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no pairs .*images/NAME.png.*found no file.*nnunet.*\.png"):
         found_in(tmp_path)
     (tmp_path / "scan.nii.gz").write_text("")
-    with pytest.raises(InputError, match=r"found 1 other files, most \.gz"):
+    with pytest.raises(InputError, match=r"found 1 other file, most \.gz"):
         found_in(tmp_path)
 
 
@@ -424,7 +424,9 @@ def test_image_without_mask(tmp_path: Path, put: Put) -> None:
     for stem in "bcde":
         put(f"images/{stem}.png", PICTURE)
     with pytest.raises(
-        InputError, match=r"4 images \(images/b.png, images/c.png, images/d.png, …\) .*without a mask"
+        InputError,
+        match=r"4 images \(images/b.png, images/c.png, images/d.png, …\) .*"
+        r"without a mask: looked for images/NAME.png, masks/",
     ):
         found_in(tmp_path)
 
@@ -432,7 +434,9 @@ def test_image_without_mask(tmp_path: Path, put: Put) -> None:
 def test_mask_without_image(tmp_path: Path, put: Put) -> None:
     pair(put)
     put("masks/b.png", MASK)
-    with pytest.raises(InputError, match=r"1 mask \(masks/b.png\) .*without an image"):
+    with pytest.raises(
+        InputError, match=r"1 mask \(masks/b.png\) .*without an image: looked for images/NAME.png"
+    ):
         found_in(tmp_path)
 
 
