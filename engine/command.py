@@ -1,14 +1,19 @@
 """What all commands share: one sentence for what a user did wrong, and how a run is found."""
 
 import argparse
+import errno
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 from engine.disk import is_disk_full
 from engine.errors import InputError
+
+FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 
 class Parser(argparse.ArgumentParser):
@@ -25,7 +30,11 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
-    """Run a command and exit: 0 done, 2 refused with one sentence, 130 interrupted, 1 anything else."""
+    """Run a command and exit: 0 done, 2 refused with one sentence, 130 interrupted, 1 anything else.
+
+    SIGTERM, with which batch systems end a process, interrupts as Ctrl-C does: nothing is left behind.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = main(sys.argv[1:])
         sys.stdout.flush()
@@ -40,6 +49,13 @@ def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except OSError as error:
+        if error.errno in FORBIDDEN:
+            print(
+                f"error: {error.filename or 'a file'} cannot be read or written ({error.strerror}): "
+                "change its permissions, or give another path.",
+                file=sys.stderr,
+            )
+            sys.exit(2)
         if not is_disk_full(error):
             raise
         print(
@@ -49,6 +65,10 @@ def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
         )
         code = 2
     sys.exit(code)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def existing(path: str) -> Path:

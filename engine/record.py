@@ -23,7 +23,7 @@ import zarr
 from numpy.typing import NDArray
 
 from engine import lock
-from engine.disk import append_line, replace_text, sweep
+from engine.disk import append_line, is_disk_full, replace_text, sweep
 from engine.errors import InputError
 
 FORMAT = 1
@@ -121,8 +121,13 @@ class RunWriter:
             refuse_used(root)
         except (FileExistsError, NotADirectoryError):
             raise InputError(f"the output directory {root} cannot be made: a file is in the way.") from None
-        except PermissionError:
-            raise InputError(f"the output directory {root} cannot be made: permission is denied.") from None
+        except OSError as error:
+            if is_disk_full(error):
+                raise
+            reason = error.strerror or type(error).__name__
+            raise InputError(
+                f"the output directory {root} cannot be made ({reason}): give another --out."
+            ) from None
         writer = cls(root, progress)
         with writer._starting():
             # Another process may have run to its end between the look and the lock.

@@ -221,6 +221,7 @@ def test_create_refuses_what_is_used_and_leaves_it_alone(tmp_path: Path) -> None
         (foreign, "is not empty: give another --out."),
         (file, "cannot be made: a file is in the way."),
         (file / "run", "cannot be made: a file is in the way."),
+        (tmp_path / ("long" * 100), "cannot be made (File name too long): give another --out."),
     ):
         with pytest.raises(InputError) as refused:
             RunWriter.create(place, Progress())
