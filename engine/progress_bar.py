@@ -1,8 +1,11 @@
 """The progress bar of a training run on a terminal."""
 
 import math
+import sys
 import threading
+from contextlib import suppress
 from types import TracebackType
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -14,12 +17,14 @@ class ProgressBar:
     """A bar over the steps of all epochs, with loss, recall, slope β and threshold γ of the last one.
 
     A thread looks at the loop's progress twice a second, so the loop itself never waits for a terminal.
+    Nor does it fail or hang when the terminal, or whoever reads a pipe, has gone.
     """
 
     def __init__(self, progress: Progress, epochs: int, done: int, quiet: bool) -> None:
         self._progress, self._epochs, self._done = progress, epochs, done
         self._bar = tqdm(
             total=epochs, initial=done, unit="epoch", disable=quiet, dynamic_ncols=True, desc="loading",
+            file=_Lasting(sys.stderr),
             bar_format="{desc} {percentage:3.0f}%|{bar:16}| {elapsed}<{remaining}{postfix}",
         )  # fmt: skip
         self._closed = threading.Event()
@@ -63,4 +68,24 @@ class ProgressBar:
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
-        self._bar.write(text) if not self._bar.disable else print(text)
+        with suppress(OSError):
+            self._bar.write(text) if not self._bar.disable else print(text)
+
+
+class _Lasting:
+    """A stream to which writing never fails: tqdm, where it does, keeps its lock for ever."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
