@@ -15,6 +15,8 @@ class InputError(ValueError):
 def unknown(kind: str, given: str, known: Iterable[str], *, of: str = "") -> InputError:
     """Error for a name that is not on a list: names the list, and the nearest entry if one is near."""
     names = list(known)
-    near = get_close_matches(given, names, n=1)
+    # Compared by their last part: a shared prefix makes any two settings of a part look alike.
+    ends = {name.rpartition(".")[2]: name for name in names}
+    near = [ends[end] for end in get_close_matches(given.rpartition(".")[2], ends, n=1)]
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     return InputError(f"unknown {kind} {given!r}{of}{hint}: known are {', '.join(names) or 'none'}.")
