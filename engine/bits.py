@@ -100,6 +100,14 @@ class PackedMasks:
             raise ValueError(f"bits must be uint8 {(channels, total)}, not {bits.dtype} {tuple(bits.shape)}")
         self.bits = bits
 
+    def take(self, bits: Tensor) -> None:
+        """Take over other bits, such as a checkpoint's, moved to the device of those they replace."""
+        if bits.shape != self.bits.shape or bits.dtype != torch.uint8:
+            raise ValueError(
+                f"bits must be uint8 {tuple(self.bits.shape)}, not {bits.dtype} {tuple(bits.shape)}"
+            )
+        self.bits = bits.to(self.bits.device)
+
     @staticmethod
     def count_bytes(shapes: Tensor, channels: int) -> int:
         """Bytes that masks of these frames take."""

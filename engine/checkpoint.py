@@ -33,14 +33,14 @@ def save(path: Path, state: dict[str, Any]) -> None:
         raise
 
 
-def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint onto a device.
+def load(path: Path) -> dict[str, Any]:
+    """Read a checkpoint into memory; those who take it up move what they need to their device.
 
     Raises:
         InputError: no file, not a checkpoint, or one of another format version.
     """
     try:
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"there is no checkpoint {path}; the run has not finished an epoch yet.") from None
     except UnpicklingError:

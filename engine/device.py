@@ -3,7 +3,8 @@
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import torch
 
@@ -51,6 +52,10 @@ def device_name(device: torch.device) -> str:
     """The device in words, for run.json."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
+    with suppress(OSError):  # only Linux has it, and only there is platform.processor() of no use
+        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
 
 
@@ -63,6 +68,7 @@ def arithmetic(threads: int | None, deterministic: bool) -> Iterator[None]:
         torch.is_deterministic_algorithms_warn_only_enabled(),
         torch.backends.cudnn.deterministic,
         torch.backends.cudnn.benchmark,
+        torch.utils.deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
     )
     if deterministic:
         # cuBLAS reads this when its first handle is made.
@@ -70,6 +76,8 @@ def arithmetic(threads: int | None, deterministic: bool) -> Iterator[None]:
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.benchmark = not deterministic
+    # Else torch writes every new tensor twice; nothing here reads one before it is written.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if threads is not None:
         torch.set_num_threads(threads)
     try:
@@ -77,4 +85,5 @@ def arithmetic(threads: int | None, deterministic: bool) -> Iterator[None]:
     finally:
         torch.set_num_threads(before[0])
         torch.use_deterministic_algorithms(before[1], warn_only=before[2])
-        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before[3:]
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before[3:5]
+        torch.utils.deterministic.fill_uninitialized_memory = before[5]  # type: ignore[attr-defined]

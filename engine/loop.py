@@ -44,7 +44,8 @@ class Epoch:
         best: whether this is the best epoch so far.
         seconds: of the epoch, and of these for validation, the extra pass and the watched images.
         watched: for each watched item (C, *S) probability after the epoch, and the mask that the loss saw.
-        state: makes the state from which training can go on, for a checkpoint.
+        state: makes the state from which training can go on, for a checkpoint. Its tensors are those
+            in use, not copies: save or copy them before the next epoch is asked for.
         last: whether no epoch follows, and why: "", "epochs" or "early stopping".
     """
 
@@ -75,7 +76,7 @@ def fit(
     Args:
         config: the run.
         prepared: from :func:`prepare`, made here if None. It is used up.
-        resume: the state of an :class:`Epoch`, to go on after it.
+        resume: the state of an :class:`Epoch`, to go on after it. It is used up too.
         progress: is kept up to date; when its ``stop`` is set, the loop ends at the next batch
             and drops the epoch it is in.
 
@@ -99,10 +100,11 @@ def fit(
         best_score = -math.inf
         first = 1
         if resume is not None:
-            network.load_state_dict(resume["model"])
-            optimizer.load_state_dict(resume["optimizer"])
-            scaler.load_state_dict(resume["scaler"])
-            modulation.restore(resume["modulation"])
+            # Taken out of the state, which the caller may keep, so that nothing is held twice.
+            network.load_state_dict(resume.pop("model"))
+            optimizer.load_state_dict(resume.pop("optimizer"))
+            scaler.load_state_dict(resume.pop("scaler"))
+            modulation.restore(resume.pop("modulation"))
             monitored, best_score = list(resume["monitored"]), resume["best_score"]
             first = resume["epoch"] + 1
 
@@ -259,11 +261,12 @@ def missed(prediction: Tensor, truth: Tensor, valid: Tensor | None) -> Tensor:
 
 
 def check_finite(losses: Sequence[Tensor], seen: Sequence[Tensor], train: Store, epoch: int) -> None:
-    """Raise DivergedError for the first loss that is not finite, with the names of its images."""
-    finite = torch.isfinite(torch.stack(list(losses))).tolist()
+    """Raise DivergedError for the first loss since the last check that is not finite, with its images."""
+    first = (len(losses) - 1) // CHECK_STEPS * CHECK_STEPS
+    finite = torch.isfinite(torch.stack(list(losses[first:]))).tolist()
     if all(finite):
         return
-    step = finite.index(False)
+    step = first + finite.index(False)
     names = ", ".join(train.names[number] for number in seen[step].tolist())
     raise DivergedError(
         f"the loss was {losses[step].item()} in epoch {epoch}, step {step + 1} (images {names}): "

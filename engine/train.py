@@ -152,7 +152,7 @@ def resume(out: Path, *, quiet: bool = False) -> int:
         dataset = Dataset.open(config.data, info["splits"], info["dataset"]["fingerprint"])
         ready = prepare(config, dataset, out / "cache")
         last = out / "checkpoints" / "last"
-        state = checkpoint.load(last, ready.device) if last.exists() else None
+        state = checkpoint.load(last) if last.exists() else None
         versions = {name: version(name) for name in LIBRARIES}
         for name in LIBRARIES:
             if info["libraries"].get(name) != versions[name]:

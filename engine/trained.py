@@ -65,7 +65,7 @@ class Trained:
             file = file.with_name("last")
         classes = tuple(info["dataset"]["classes"])
         here = find_device(device)
-        state = checkpoint.load(file, here)
+        state = checkpoint.load(file)
         network = build_network(config, info["dataset"]["channels"], len(classes), here)
         try:
             network.load_state_dict(state["model"])

@@ -7,7 +7,7 @@ whole bytes. The padding is invalid, and so is what a window shows beyond a fram
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -203,7 +203,7 @@ class _Pixels:
         dtype = torch.uint8 if keep_bytes else torch.float16
         count = self._bytes // dtype.itemsize
         if self._file is not None:
-            self.close()
+            self._file.flush()
             return torch.from_file(str(self._path), shared=True, size=count, dtype=dtype).view(-1, channels)
         flat = torch.empty((count // channels, channels), dtype=dtype)
         start = 0
@@ -214,9 +214,14 @@ class _Pixels:
         return flat
 
     def close(self) -> None:
-        """Close the file, if there is one."""
+        """Close the file, if there is one, and take its name away: it lasts as long as it is mapped.
+
+        So no run leaves its images behind, however it ends. Windows keeps the name of a mapped file.
+        """
         if self._file is not None:
             self._file.close()
+            with suppress(OSError):
+                Path(self._file.name).unlink()
 
 
 class _MixedKindsError(Exception):

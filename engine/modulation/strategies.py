@@ -127,7 +127,7 @@ class NoModulation:
         return {"recalls": list(self.recalls), "slopes": list(self.slopes)}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from :meth:`state`."""
+        """Go on from :meth:`state`, whose masks are taken over, not copied."""
         self.recalls, self.slopes = list(state["recalls"]), list(state["slopes"])
 
 
@@ -164,7 +164,7 @@ class _Modulated(NoModulation):
 
     def restore(self, state: dict[str, Any]) -> None:
         super().restore(state)
-        self.observed.bits.copy_(state["observed"])
+        self.observed.take(state["observed"])
 
 
 class SMMv1(_Modulated):
@@ -253,5 +253,5 @@ class SMMv2(_Modulated):
 
     def restore(self, state: dict[str, Any]) -> None:
         super().restore(state)
-        self.in_force.bits.copy_(state["in_force"])
+        self.in_force.take(state["in_force"])
         self.grown = bool(state["grown"])

@@ -66,6 +66,7 @@ def settings() -> tuple[object, ...]:
         torch.are_deterministic_algorithms_enabled(),
         torch.backends.cudnn.deterministic,
         torch.backends.cudnn.benchmark,
+        torch.utils.deterministic.fill_uninitialized_memory,
     )
 
 
@@ -74,7 +75,7 @@ def test_arithmetic_is_set_for_the_block_and_back_after_it(deterministic: bool) 
     before = settings()
     threads = 1 if torch.get_num_threads() > 1 else 2
     with arithmetic(threads, deterministic):
-        assert settings() == (threads, deterministic, deterministic, not deterministic)
+        assert settings() == (threads, deterministic, deterministic, not deterministic, False)
     assert settings() == before
 
 

@@ -12,7 +12,7 @@ import torch
 
 from engine.config import Layer, RunConfig, resolve
 from engine.flags import parse
-from engine.loop import Epoch, behind_best, fit
+from engine.loop import CHECK_STEPS, DivergedError, Epoch, behind_best, check_finite, fit
 from engine.prepare import misses_from, prepare
 from engine.record import Progress
 
@@ -145,3 +145,21 @@ def test_the_best_epoch_is_the_one_of_highest_validation_dice(vessels: Path) -> 
     scores = [epoch.validation.score for epoch in epochs if epoch.validation is not None]
     flagged = [epoch.number for epoch in epochs if epoch.best]
     assert flagged[-1] == 1 + int(np.nanargmax(scores))
+
+
+def test_a_loss_that_is_not_finite_is_found_where_it_first_was(vessels: Path) -> None:
+    train = prepare(config(vessels)).train
+    losses = [torch.tensor(1.0)] * (CHECK_STEPS + 3)
+    seen = [torch.tensor([step % 4]) for step in range(len(losses))]
+    check_finite(losses, seen, train, 7)
+    losses[CHECK_STEPS + 1] = torch.tensor(float("nan"))
+    step = CHECK_STEPS + 2
+    with pytest.raises(DivergedError, match=rf"nan in epoch 7, step {step} \(images {train.names[1]}\)"):
+        check_finite(losses, seen, train, 7)
+
+
+def test_a_state_that_was_taken_up_holds_no_tensors(vessels: Path) -> None:
+    settings = config(vessels, "--training.epochs=2")
+    state = stored(next(fit(settings)).state())
+    next(fit(settings, resume=state))
+    assert not {"model", "optimizer", "modulation"} & set(state)

@@ -1,5 +1,6 @@
 """The store: what goes in comes out, in any window, from memory and from a file."""
 
+import sys
 import tracemalloc
 from dataclasses import replace
 from typing import Any, get_args
@@ -189,7 +190,7 @@ def test_a_file_holds_what_memory_would(tmp_path, kinds, budget):
     file = fill(cases, 1, data(), tmp_path / "cache" / "train.pixels", budget=budget)
     assert file.mapped
     assert not memory.mapped
-    assert (tmp_path / "cache" / "train.pixels").stat().st_size == file.pixels.nbytes
+    assert sys.platform == "win32" or not any((tmp_path / "cache").iterdir()), "its name is gone at once"
     assert torch.equal(memory.pixels, file.pixels)
     for number in range(3):
         assert torch.equal(read(memory, number).image, read(file, number).image)
@@ -209,18 +210,17 @@ def test_a_file_holds_what_memory_would(tmp_path, kinds, budget):
 def test_where_pixels_are_kept(tmp_path, cache, budget, mapped):
     store = fill([sample((8, 8))], 1, data(cache=cache), tmp_path / "pixels", budget=budget)
     assert store.mapped == mapped
-    assert (tmp_path / "pixels").exists() == mapped
 
 
-def test_an_error_while_filling_leaves_no_open_file(tmp_path):
+def test_an_error_while_filling_leaves_no_file(tmp_path):
     def broken() -> Any:
         yield sample((8, 8))
         raise OSError("unreadable")
 
     with pytest.raises(OSError, match="unreadable"):
-        fill(
-            broken(), 1, data(), tmp_path / "pixels", budget=0
-        )  # a file left open would warn, which fails here
+        # A file left open would warn, which fails here.
+        fill(broken(), 1, data(), tmp_path / "pixels", budget=0)
+    assert not (tmp_path / "pixels").exists()
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
