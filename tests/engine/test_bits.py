@@ -20,7 +20,7 @@ def whole(number: int, shape: tuple[int, ...]) -> Window:
     return window([number], [[0] * len(shape)], shape)
 
 
-MARGIN = 48
+MARGIN = 64  # more than any window reaches beyond its image
 
 
 def cut(dense: np.ndarray, corner: list[int], size: tuple[int, ...], halo: int) -> np.ndarray:
