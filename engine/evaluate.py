@@ -104,7 +104,7 @@ def predicted(
     trained: Trained, sample: Sample, native: bool, threshold: float | None
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
     """Predicted masks, true masks, both bool (C, H, W), and valid pixels bool (H, W)."""
-    p = trained.probability(sample.image, sample.valid, native=native)
+    p = trained.probability(sample.image, native=native)
     labels, valid = framed(sample, None if native else trained.config.data.size)
     truth = (labels == np.arange(1, len(trained.classes) + 1)[:, None, None]) & valid
     return trained.masks(p, threshold), truth, valid

@@ -90,21 +90,18 @@ class Trained:
         """Channels that images must have."""
         return int(self.info["dataset"]["channels"])
 
-    def probability(
-        self, image: NDArray[Any], valid: NDArray[np.bool_] | None = None, *, native: bool = True
-    ) -> NDArray[np.float32]:
+    def probability(self, image: NDArray[Any], *, native: bool = True) -> NDArray[np.float32]:
         """Foreground probabilities of one image.
 
         Args:
             image: (H, W, channels) as read, any real dtype.
-            valid: bool (H, W) or None; intensities are normalised by what lies inside.
             native: at the image's own size, else at the size that the network saw.
 
         Returns:
             float32 (C, H, W) in [0, 1].
         """
         data = self.config.data
-        frame, scale, shift = seen(image, valid, data)
+        frame, scale, shift = seen(image, data)
         values = normalised(frame, scale, shift, data.normalization)
         p = self.predictor.probability(torch.from_numpy(values).permute(2, 0, 1)[None])
         if native and p.shape[2:] != image.shape[:2]:

@@ -20,14 +20,13 @@ def white(dtype: np.dtype[Any]) -> float:
     return float(np.iinfo(dtype).max) if dtype.kind in "ui" else 1.0
 
 
-def affine(
-    image: Image, valid: NDArray[np.bool_] | None, method: str, *, top: float = 1.0
-) -> tuple[Image, Image]:
+def affine(image: Image, method: str, *, top: float = 1.0) -> tuple[Image, Image]:
     """Scale and shift of each channel, so that ``image * scale + shift`` is normalised.
+
+    By the whole image: who predicts has no field of view, and must see what training saw.
 
     Args:
         image: (*S, channels), any real dtype.
-        valid: bool (*S) or None; statistics are over True pixels only.
         method: "zscore", "unit", "percentile" or "imagenet".
         top: intensity that ImageNet's constants take as 1, see :func:`white`.
 
@@ -47,9 +46,8 @@ def affine(
             )
         scale = 1 / (top * np.asarray(IMAGENET_STD))
         return scale.astype(np.float32), (-np.asarray(IMAGENET_MEAN) / IMAGENET_STD).astype(np.float32)
-    seen = slice(None) if valid is None or not valid.any() else valid.reshape(-1)
     # Channel by channel, since float64 is up to eight times the image.
-    ends = [_ends(image[..., channel].reshape(-1)[seen], method) for channel in range(channels)]
+    ends = [_ends(image[..., channel], method) for channel in range(channels)]
     low, spread = np.asarray(ends).T
     scale = np.where(spread > np.maximum(1e-30, 1e-8 * np.abs(low)), 1 / np.maximum(spread, 1e-30), 0.0)
     return scale.astype(np.float32), (-low * scale).astype(np.float32)

@@ -56,7 +56,7 @@ class Data(Spec):
     color: Literal["auto", "gray", "rgb"] = setting("auto", advanced=True)
     """Channels that the network sees; `auto` is RGB if any image has colour."""
     normalization: Literal["zscore", "unit", "percentile", "imagenet"] = "zscore"
-    """Intensities of each image and channel: mean 0 and deviation 1; range to 0…1; 1st to 99th
+    """Intensities of each channel, by the whole image: mean 0 and deviation 1; range to 0…1; 1st to 99th
     percentile to 0…1, clipped; or ImageNet's constants (RGB)."""
     split: tuple[Share, Share, Share, Share] = (0.6, 0.15, 0.1, 0.15)
     """Shares of train, val, calib and test, by group. A test split that the layout has is kept.

@@ -261,7 +261,7 @@ def _fill(samples: Iterable[Sample], classes: int, data: Data, pixels: _Pixels, 
     truths: list[Tensor] = []
     valids: list[Tensor] = []
     for sample in samples:
-        image, scale, shift = seen(sample.image, sample.valid, data)
+        image, scale, shift = seen(sample.image, data)
         labels, valid = framed(sample, data.size)
         zero = shift
         if image.dtype != np.uint8 and keep_bytes and names:
@@ -304,24 +304,19 @@ def _fill(samples: Iterable[Sample], classes: int, data: Data, pixels: _Pixels, 
     )
 
 
-def seen(
-    image: NDArray[Any], valid: NDArray[np.bool_] | None, data: Data
-) -> tuple[NDArray[Any], NDArray[np.float32], NDArray[np.float32]]:
+def seen(image: NDArray[Any], data: Data) -> tuple[NDArray[Any], NDArray[np.float32], NDArray[np.float32]]:
     """An image as a network sees it, in training and in prediction alike.
 
     Args:
         image: (H, W, channels) as read.
-        valid: the field of view bool (H, W), or None. Ignored labels are not left out of the
-            statistics, since who predicts has no labels.
         data: size and normalization.
 
     Returns:
         The image, resized if asked, and the float32 (channels,) scale and shift that normalise it.
     """
-    inside = None if valid is None else resized(valid, data.size, labels=True)
     frame = resized(image, data.size, labels=False)
     # Resizing turns all but uint8 into float32: what is white, the file's own kind says.
-    return frame, *affine(frame, inside, data.normalization, top=white(image.dtype))
+    return frame, *affine(frame, data.normalization, top=white(image.dtype))
 
 
 def framed(sample: Sample, size: tuple[int, int] | None) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:

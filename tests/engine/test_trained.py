@@ -45,6 +45,6 @@ def test_predicts_as_validation_does(method: str, dtype: Any, size: Any, norm: A
     height, width = store.extents[0].tolist()
     validated = predictor.probability(seen.image)[0, :, :height, :width].numpy()
     trained = Trained(Path(), RunConfig(data=data), {}, ("vessel",), predictor, 1, "last")
-    found = trained.probability(sample.image, sample.valid, native=False)
+    found = trained.probability(sample.image, native=False)
     # Other kinds than uint8 are kept in half precision.
     np.testing.assert_allclose(found, validated, atol=1e-6 if dtype is np.uint8 else 2e-3)
