@@ -62,6 +62,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.threshold is not None and not 0 <= options.threshold <= 1:
         raise InputError(f"--threshold {options.threshold} is no probability: 0 to 1 would work.")
     rows, rules = [], set()
+    undefined: dict[Path, str] = {}
     for root in options.runs:
         trained = Trained.open(root, options.checkpoint, options.device)
         dataset = Dataset.open(trained.config.data, trained.info["splits"])
@@ -77,11 +78,14 @@ def main(arguments: Sequence[str]) -> int:
         if not options.no_figures:
             draw(trained, dataset, scored, options)
         rows += table_rows(root, trained, summary)
+        if skipped := skipped_images(summary):
+            undefined[root] = skipped
     images = f"{options.split} split, {options.size} size, decision {' / '.join(sorted(rules))}"
     print(f"\n{images}; mean ± half of the 95 % interval over images, in %")
     titles = [f"{title} {'↑' if more else '↓'}" for title, more in METRICS.values()]
     print(tables.text(["run", "images", *titles], rows))
-    print_skipped(rows, summary)
+    for root, entries in undefined.items():
+        print(f"{root.name}: not defined, and left out: {entries}")
     return 0
 
 
@@ -161,11 +165,10 @@ def table_rows(root: Path, trained: Trained, summary: dict[str, dict[str, Mean]]
     return rows
 
 
-def print_skipped(rows: Sequence[Sequence[str]], summary: dict[str, dict[str, Mean]]) -> None:
-    """Say how many images have no value, such as those where a class is absent and not predicted."""
-    skipped = {METRICS[name][0]: entry.skipped for name, entry in summary["mean"].items() if entry.skipped}
-    if skipped:
-        print("not defined, and left out: " + ", ".join(f"{name} in {n}" for name, n in skipped.items()))
+def skipped_images(summary: dict[str, dict[str, Mean]]) -> str:
+    """How many images have no value of a metric, such as those where a class is absent and not predicted."""
+    counts = {METRICS[name][0]: entry.skipped for name, entry in summary["mean"].items()}
+    return ", ".join(f"{title} of {count} images" for title, count in counts.items() if count)
 
 
 def write(

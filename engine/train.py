@@ -25,7 +25,7 @@ import platform
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
@@ -174,7 +174,10 @@ def follow(
     began = {"resumed_after": done} if state is not None else {}
     writer.event("started", pid=os.getpid(), host=platform.node(), epochs=config.training.epochs, **began)
     if state is not None:
-        announce(writer, state["record"])
+        # A crash can lie between a checkpoint and its events.
+        announce(
+            writer, state["record"], [(e["event"], e.get("epoch")) for e in RunReader(writer.root).events()]
+        )
     ended = "" if state is None else state["record"]["last"]
     with interruptible(progress), ProgressBar(progress, config.training.epochs, done, quiet) as bar:
         bar.say(f"run directory {writer.root}")
@@ -205,13 +208,8 @@ def save(writer: RunWriter, epoch: Epoch, config: RunConfig) -> None:
     announce(writer, record)
 
 
-def announce(writer: RunWriter, record: dict[str, Any]) -> None:
-    """Append an epoch's events, those that are not there yet: a crash can lie between any two."""
-    said = {
-        (event["event"], event["epoch"])
-        for event in RunReader(writer.root).events()
-        if event["event"] in ("checkpoint", "epoch")
-    }
+def announce(writer: RunWriter, record: dict[str, Any], said: Collection[tuple[str, int]] = ()) -> None:
+    """Append an epoch's events, but for those that were ``said`` already: (event, epoch)."""
     number = record["epoch"]
     if ("checkpoint", number) not in said:
         writer.event("checkpoint", epoch=number, files=["last", *(["best"] if record["best"] else [])])
