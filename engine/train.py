@@ -175,9 +175,8 @@ def follow(
     writer.event("started", pid=os.getpid(), host=platform.node(), epochs=config.training.epochs, **began)
     if state is not None:
         # A crash can lie between a checkpoint and its events.
-        announce(
-            writer, state["record"], [(e["event"], e.get("epoch")) for e in RunReader(writer.root).events()]
-        )
+        said = [(event["event"], event.get("epoch", 0)) for event in RunReader(writer.root).events()]
+        announce(writer, state["record"], said)
     ended = "" if state is None else state["record"]["last"]
     with interruptible(progress), ProgressBar(progress, config.training.epochs, done, quiet) as bar:
         bar.say(f"run directory {writer.root}")
