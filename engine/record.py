@@ -10,7 +10,7 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -65,6 +65,7 @@ class WatchedItem:
         truth: bool (C, *S).
         valid: bool (*S).
         origin: first pixel of the crop in the image's own frame, all 0 where the whole image is kept.
+        scale: extents of the frame's pixels in pixels of the file, other than 1 where images are resized.
     """
 
     name: str
@@ -73,6 +74,7 @@ class WatchedItem:
     truth: NDArray[np.bool_]
     valid: NDArray[np.bool_]
     origin: tuple[int, ...]
+    scale: tuple[float, ...]
 
 
 def plain(value: Any) -> Any:
@@ -277,7 +279,13 @@ def allocate(folder: Path, item: WatchedItem, epochs: int) -> None:
     classes, *spatial = item.truth.shape
     group = zarr.open_group(folder, mode="w")
     group.attrs.update(
-        {"name": item.name, "split": item.split, "origin": list(item.origin), "epochs": epochs}
+        {
+            "name": item.name,
+            "split": item.split,
+            "origin": list(item.origin),
+            "scale": list(item.scale),
+            "epochs": epochs,
+        }
     )
     for name, array in (("image", item.image), ("truth", item.truth), ("valid", item.valid)):
         group.create_array(name, data=np.ascontiguousarray(array), chunks=array.shape)
@@ -348,10 +356,30 @@ class RunReader:
 
     def status(self) -> Status:
         """What the run is doing, from events, `lock`, the heartbeat's age and `stop`."""
-        # A living trainer comes first: when it resumes a stopped run, its first event is yet to come.
-        if lock.holder(self.root) is not None:
-            return "stopping" if (self.root / "stop").exists() else "running"
-        turns = [event["event"] for event in self.events() if event["event"] in {"started", *ENDINGS}]
-        if turns and turns[-1] in ENDINGS:
-            return ENDINGS[turns[-1]]
-        return "crashed" if turns or lock.read(self.root) is not None else "waiting"
+        # The lock before the events: a trainer writes its last event, then lets go of the lock.
+        held = lock.holder(self.root) is not None
+        return status(self.root, held, last_turn(self.events()))
+
+
+def last_turn(events: Iterable[Mapping[str, Any]], before: str = "") -> str:
+    """The last of the events started, stopped, failed and finished; `before` if there is none of them."""
+    for event in events:
+        if event["event"] == "started" or event["event"] in ENDINGS:
+            before = event["event"]
+    return before
+
+
+def status(root: Path, held: bool, turn: str) -> Status:
+    """A run's status.
+
+    Args:
+        root: the run directory.
+        held: whether a living trainer held the lock, looked up before the events were read.
+        turn: the :func:`last_turn` of its events.
+    """
+    # A living trainer comes first: when it resumes a stopped run, its first event is yet to come.
+    if held:
+        return "stopping" if (root / "stop").exists() else "running"
+    if turn in ENDINGS:
+        return ENDINGS[turn]
+    return "crashed" if turn or lock.read(root) is not None else "waiting"

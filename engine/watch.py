@@ -22,6 +22,7 @@ class Watched:
     frames: Frames
     split: str
     image: NDArray[Any]
+    scale: tuple[float, ...]
     name: str
     box: tuple[slice, ...]
 
@@ -47,6 +48,7 @@ class Watched:
             truth=self.frames.truth[0].cpu().numpy()[:, *self.box],
             valid=valid[0, 0].cpu().numpy()[self.box],
             origin=tuple(part.start for part in self.box),
+            scale=self.scale,
         )
 
 
@@ -63,6 +65,6 @@ def watch(config: RunConfig, train: Store, val: Store | None, dataset: Dataset) 
             kept = [min(length, config.watch.longest) for length in extent]
             starts = [(length - keep) // 2 for length, keep in zip(extent, kept, strict=True)]
             box = tuple(slice(a, a + n) for a, n in zip(starts, kept, strict=True))
-            image = dataset.picture(split, number)
-            items.append(Watched(frames, split, image, images.names[number], box))
+            image, scale = dataset.picture(split, number)
+            items.append(Watched(frames, split, image, scale, images.names[number], box))
     return items

@@ -99,10 +99,13 @@ class Dataset:
         """The decoded images of any cases."""
         return Samples(self.found, indices, self.classes, self.channels, self.notes)
 
-    def picture(self, part: str, number: int) -> NDArray[Any]:
-        """One image of a split as it is shown: (H, W, channels), resized if ``data.size`` says so."""
+    def picture(self, part: str, number: int) -> tuple[NDArray[Any], tuple[float, ...]]:
+        """One image of a split as it is shown: (H, W, channels), resized if ``data.size`` says so,
+        and the height and width of its pixels in pixels of the file."""
         image = read_image(self.cases(part)[number], self.channels)
-        return resized(image, self.data.size, labels=False)
+        shown = resized(image, self.data.size, labels=False)
+        scale = tuple(a / b for a, b in zip(image.shape[:2], shown.shape[:2], strict=True))
+        return shown, scale
 
     def summary(self) -> dict[str, Any]:
         """What run.json says of the data."""

@@ -18,92 +18,10 @@ from engine.figures.colours import ADDED, FAINT, INK, SHADE, VALIDATION, class_c
 from engine.figures.page import NORMAL, WIDTH, legend_below, legend_within, page, plot_axes
 from engine.record import RunReader
 
-Floats = NDArray[np.float64]
-
-QUEUE = 15
-"""Recalls in a slope where the run's settings do not say (definitions: L)."""
 FITS = 8
 """At most so many fitted slopes are drawn."""
 UPDATED = "updated"
 """Id of the marks of epochs that updated masks."""
-
-
-@dataclass(frozen=True)
-class History:
-    """The epochs of a run as columns; what was not measured is NaN. n epochs, C classes.
-
-    Attributes:
-        number: int (n,), 1…E.
-        loss, lr, recall, slope, gamma, validation_loss: (n,).
-        dice, validation_recall, precision: of the validation images, (n, C).
-        added: pixels that modulation added, (n, C).
-        updated, warmup: bool (n,).
-        best: int, the number of the best epoch, or 0 without validation.
-        queue: recalls in a slope.
-        classes: names of the C foreground classes.
-    """
-
-    number: NDArray[np.int64]
-    loss: Floats
-    lr: Floats
-    recall: Floats
-    slope: Floats
-    gamma: Floats
-    updated: NDArray[np.bool_]
-    warmup: NDArray[np.bool_]
-    added: Floats
-    validation_loss: Floats
-    dice: Floats
-    validation_recall: Floats
-    precision: Floats
-    best: int
-    queue: int
-    classes: tuple[str, ...]
-
-    @property
-    def validated(self) -> bool:
-        """Whether there were validation images."""
-        return bool(np.isfinite(self.validation_loss).any() or np.isfinite(self.dice).any())
-
-    @property
-    def modulated(self) -> bool:
-        """Whether masks could have changed."""
-        return bool(self.added.any() or self.updated.any() or np.isfinite(self.gamma).any())
-
-
-def read_history(run: RunReader) -> History:
-    """The epochs that a run has finished so far.
-
-    Raises:
-        InputError: none has.
-    """
-    epochs = run.epochs()
-    if not epochs:
-        raise InputError(f"{run.root} has no finished epoch, so there are no curves to draw yet.")
-    classes = tuple(str(name) for name in run.info()["dataset"]["classes"])
-    scores = [event["validation"] or {} for event in epochs]
-
-    def column(name: str, rows: Sequence[dict[str, Any]] = epochs) -> Floats:
-        return np.array([_number(row.get(name)) for row in rows])
-
-    def table(name: str, rows: Sequence[dict[str, Any]]) -> Floats:
-        missing = [None] * len(classes)
-        return np.array([[_number(value) for value in row.get(name) or missing] for row in rows])
-
-    return History(
-        number=np.array([event["epoch"] for event in epochs]),
-        loss=column("loss"), lr=column("lr"), recall=column("recall"),
-        slope=column("slope"), gamma=column("gamma"),
-        updated=np.array([bool(event["updated"]) for event in epochs]),
-        warmup=np.array([bool(event["warmup"]) for event in epochs]),
-        added=np.nan_to_num(table("added", epochs)),
-        validation_loss=column("loss", scores),
-        dice=table("dice", scores), validation_recall=table("recall", scores),
-        precision=table("precision", scores),
-        best=max((event["epoch"] for event in epochs if event["best"] and event["validation"]), default=0),
-        queue=_queue(run),
-        classes=classes,
-    )  # fmt: skip
 
 
 def curves(run: RunReader) -> Figure:
@@ -167,14 +85,14 @@ def _draw_scores(axes: Axes, history: History) -> None:
         for index, name in enumerate(history.classes):
             colour = class_colour(index)
             _line(axes, history.number, history.dice[:, index], colour, f"Dice, {name}", width=1)
-    dice = _class_mean(history.dice)
+    dice = class_mean(history.dice)
     lines.append(_line(axes, history.number, dice, VALIDATION, f"{mean}Dice", width=1.6))
     for values, label, style in (
         (history.validation_recall, f"{mean}recall", "--"),
         (history.precision, f"{mean}precision", ":"),
     ):
         lines.append(
-            _line(axes, history.number, _class_mean(values), VALIDATION, label, style=style, width=1)
+            _line(axes, history.number, class_mean(values), VALIDATION, label, style=style, width=1)
         )
     if history.best and np.isfinite(dice[history.number == history.best]).all():
         where = history.number == history.best
@@ -182,7 +100,7 @@ def _draw_scores(axes: Axes, history: History) -> None:
             history.best, dice[where][0], "o", color="white", markeredgecolor=VALIDATION, markersize=5,
             label=f"best (epoch {history.best})", zorder=5, clip_on=False,
         )  # fmt: skip
-    axes.set_ylim(_unit_limits(dice, _class_mean(history.validation_recall), _class_mean(history.precision)))
+    axes.set_ylim(unit_limits(dice, class_mean(history.validation_recall), class_mean(history.precision)))
     legend_within(axes, lines)
 
 
@@ -199,12 +117,12 @@ def _draw_added(axes: Axes, history: History) -> None:
 def _draw_recall(axes: Axes, history: History) -> None:
     plot_axes(axes, "Training recall", "recall (0–1)")
     lines = [_line(axes, history.number, history.recall, INK, "recall")]
-    fits = [_fit(history, end) for end in _fit_ends(history)]
+    fits = [fit_of(history, end) for end in _fit_ends(history)]
     for x, y in fits:
         (fit,) = axes.plot(x, y, color=VALIDATION, linewidth=2.2, alpha=0.55, zorder=1.5,
                            solid_capstyle="butt", label=f"slope β ({history.queue} epochs)")  # fmt: skip
     lines += [fit] if fits else []
-    low, high = _unit_limits(history.recall)
+    low, high = unit_limits(history.recall)
     axes.set_ylim(low - 0.08 * (high - low), high)  # room for the marks
     for number in history.number[history.updated]:
         axes.axvline(number, 0, 0.05, color=ADDED, linewidth=_tick_width(len(history.number)), gid=UPDATED)
@@ -220,7 +138,7 @@ def _draw_slope(axes: Axes, history: History) -> None:
     chosen = history.updated
     axes.plot(history.number[chosen], history.slope[chosen], ".", color=ADDED, zorder=4, gid=UPDATED,
               markersize=5 if len(chosen) <= 50 else 2.5)  # fmt: skip
-    axes.set_ylim(_decision_limits(history))
+    axes.set_ylim(slope_limits(history))
     legend_within(axes, lines)
 
 
@@ -279,52 +197,9 @@ def _fit_ends(history: History) -> list[int]:
     return [end for end in ends if np.isfinite(history.slope[end])]
 
 
-def _fit(history: History, end: int) -> tuple[Floats, Floats]:
-    """The fitted line of row `end`: β through the middle of the recalls it was fitted to."""
-    rows = slice(max(0, end + 1 - history.queue), end + 1)
-    x = history.number[rows].astype(np.float64)
-    recall = history.recall[rows]
-    seen = np.isfinite(recall)
-    middle = x[seen].mean(), recall[seen].mean()
-    ends = x[[0, -1]]
-    return ends, middle[1] + history.slope[end] * (ends - middle[0])
-
-
-def _decision_limits(history: History) -> tuple[float, float]:
-    """Limits of the slope's axis: all β, or, where a steep start would flatten the rest, those decided on."""
-    decided = ~history.warmup & np.isfinite(history.slope)
-    held = [history.slope[decided], history.gamma[np.isfinite(history.gamma)], np.zeros(1)]
-    every = np.concatenate([history.slope[np.isfinite(history.slope)], *held])
-    values = np.concatenate(held)
-    if np.ptp(values) * 2 > np.ptp(every) or decided.sum() < 2:
-        values = every
-    low, high = float(values.min()), float(values.max())
-    margin = 0.1 * (high - low) or 1e-3
-    return low - margin, high + margin
-
-
 def _tick_width(epochs: int) -> float:
     """Points, so that neighbouring epochs stay apart in axes about 130 points wide."""
     return min(max(65 / epochs, 0.3), 1.5)
-
-
-def _unit_limits(*columns: Floats) -> tuple[float, float]:
-    """Limits around scores that lie in 0…1."""
-    values = np.concatenate(columns)
-    values = values[np.isfinite(values)]
-    if not len(values):
-        return 0.0, 1.0
-    low, high = float(values.min()), float(values.max())
-    margin = max(0.06 * (high - low), 0.02)
-    return max(low - margin, -0.02), min(high + margin, 1.02)
-
-
-def _class_mean(values: Floats) -> Floats:
-    """Mean over the classes that are defined, (n, C) → (n,); NaN where none is."""
-    there = np.isfinite(values)
-    count = there.sum(axis=1)
-    total = np.where(there, values, 0).sum(axis=1)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def _counted(value: float) -> str:
@@ -333,15 +208,3 @@ def _counted(value: float) -> str:
         if abs(value) >= factor:
             return f"{value / factor:.4g}{unit}"
     return f"{value:.4g}"
-
-
-def _number(value: Any) -> float:
-    return math.nan if value is None else float(value)
-
-
-def _queue(run: RunReader) -> int:
-    try:
-        settings = tomllib.loads((run.root / "config.toml").read_text("utf-8"))
-    except FileNotFoundError:
-        return QUEUE
-    return int(settings.get("modulation", {}).get("queue", QUEUE))

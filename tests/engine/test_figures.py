@@ -334,7 +334,7 @@ def watched(shape=(40, 50), name="eye_01", channels=1, valid=None, classes=1):
     truth = np.zeros((classes, *shape), dtype=bool)
     truth[..., 20, 5:30] = True
     valid = np.ones(shape, dtype=bool) if valid is None else valid
-    return WatchedItem(name, "train", image, truth, valid, (0,) * len(shape))
+    return WatchedItem(name, "train", image, truth, valid, (0,) * len(shape), (1.0,) * len(shape))
 
 
 def grown_from(item, rows):

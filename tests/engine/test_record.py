@@ -481,14 +481,16 @@ def item(name: str = "01L", classes: int = 2, size: tuple[int, int] = (6, 8)) ->
     return WatchedItem(
         name=name, split="train", image=np.arange(size[0] * size[1] * 3, dtype=np.uint8).reshape(*size, 3),
         truth=np.arange(classes * size[0] * size[1]).reshape(classes, *size) % 3 == 0,
-        valid=np.ones(size, bool), origin=(4, 0),
+        valid=np.ones(size, bool), origin=(4, 0), scale=(2.0, 1.5),
     )  # fmt: skip
 
 
 def test_what_is_watched_is_allocated_once_with_a_chunk_an_epoch(writer: RunWriter) -> None:
     writer.watch([item(), item("02R", size=(3, 5))], epochs=4)
     first, second = RunReader(writer.root).watched()
-    assert dict(first.attrs) == {"name": "01L", "split": "train", "origin": [4, 0], "epochs": 4}
+    assert dict(first.attrs) == {
+        "name": "01L", "split": "train", "origin": [4, 0], "scale": [2.0, 1.5], "epochs": 4
+    }  # fmt: skip
     assert np.array_equal(first["image"][:], item().image)
     assert np.array_equal(first["truth"][:], item().truth)
     assert first["valid"][:].all()
