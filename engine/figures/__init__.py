@@ -1,8 +1,25 @@
-"""Figures of a run, for papers and for `make demo`. Imports no torch, and no pyplot."""
+"""Figures of a run, for papers and for `make demo`. Imports no torch, and no pyplot.
 
-from engine.figures.cases import Panel, panels
-from engine.figures.growth import masks
-from engine.figures.history import curves
-from engine.figures.page import save
+matplotlib takes half a second to load, so it is loaded with the first figure: who only needs what
+a colour means, or a run's epochs, does not wait for it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from engine.figures.cases import Panel, panels
+    from engine.figures.growth import masks
+    from engine.figures.history import curves
+    from engine.figures.page import save
 
 __all__ = ["Panel", "curves", "masks", "panels", "save"]
+
+HOMES = {"Panel": "cases", "panels": "cases", "masks": "growth", "curves": "history", "save": "page"}
+"""Which module holds what."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{HOMES[name]}"), name)

@@ -5,7 +5,6 @@ every colour blindness and, by lightness, in a gray print.
 """
 
 import numpy as np
-from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 
 CORRECT = "#E8E8E8"
@@ -40,5 +39,6 @@ def class_colour(number: int) -> str:
 
 
 def rgb(colour: str) -> NDArray[np.float32]:
-    """Red, green, blue, 0…1, float32 (3,)."""
-    return np.asarray(to_rgb(colour), dtype=np.float32)
+    """Red, green, blue of "#RRGGBB": 0…1, float32 (3,)."""
+    levels = bytes.fromhex(colour.removeprefix("#"))
+    return np.array(list(levels), dtype=np.float32) / np.float32(255)

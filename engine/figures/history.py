@@ -1,10 +1,7 @@
 """Curves: what a run measured in each epoch."""
 
 import math
-import tomllib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,8 +10,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from engine.errors import InputError
 from engine.figures.colours import ADDED, FAINT, INK, SHADE, VALIDATION, class_colour
+from engine.figures.epochs import Floats, History, class_mean, read_history, slope_limits, unit_limits
 from engine.figures.page import NORMAL, WIDTH, legend_below, legend_within, page, plot_axes
 from engine.record import RunReader
 
@@ -91,9 +88,7 @@ def _draw_scores(axes: Axes, history: History) -> None:
         (history.validation_recall, f"{mean}recall", "--"),
         (history.precision, f"{mean}precision", ":"),
     ):
-        lines.append(
-            _line(axes, history.number, class_mean(values), VALIDATION, label, style=style, width=1)
-        )
+        lines.append(_line(axes, history.number, class_mean(values), VALIDATION, label, style=style, width=1))
     if history.best and np.isfinite(dice[history.number == history.best]).all():
         where = history.number == history.best
         lines += axes.plot(
@@ -117,7 +112,7 @@ def _draw_added(axes: Axes, history: History) -> None:
 def _draw_recall(axes: Axes, history: History) -> None:
     plot_axes(axes, "Training recall", "recall (0–1)")
     lines = [_line(axes, history.number, history.recall, INK, "recall")]
-    fits = [fit_of(history, end) for end in _fit_ends(history)]
+    fits = [history.fit(end) for end in _fit_ends(history)]
     for x, y in fits:
         (fit,) = axes.plot(x, y, color=VALIDATION, linewidth=2.2, alpha=0.55, zorder=1.5,
                            solid_capstyle="butt", label=f"slope β ({history.queue} epochs)")  # fmt: skip
