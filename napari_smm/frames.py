@@ -1,0 +1,144 @@
+"""The watched images of a run, and their arrays of each epoch, kept in memory while they are looked at."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import RLock
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from engine.record import RunReader
+from napari_smm.placement import Placement, read_placement
+
+KEPT_BYTES = 2**29
+"""Memory for decoded epochs; the longest unused are let go beyond it."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A watched image.
+
+    Attributes:
+        number: 0… in the order of the run's `watched/`.
+        name: the case's name.
+        split: "train" or "val".
+        image: (*S, channels) as it was read.
+        truth: bool (C, *S).
+        valid: bool (*S).
+        origin: first pixel in the image's own frame.
+        scale: extents of the frame's pixels in pixels of the file.
+        placement: where the image's layer lay, if the run was started from layers.
+        probability: zarr float16 (E, C, *S).
+        modulated: zarr bool (E, C, *S).
+    """
+
+    number: int
+    name: str
+    split: str
+    image: NDArray[Any]
+    truth: NDArray[np.bool_]
+    valid: NDArray[np.bool_]
+    origin: tuple[int, ...]
+    scale: tuple[float, ...]
+    placement: Placement | None
+    probability: "zarr.Array[Any]"
+    modulated: "zarr.Array[Any]"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Spatial shape S."""
+        return self.valid.shape
+
+    @property
+    def offset(self) -> tuple[float, ...]:
+        """The first pixel's corner in pixels of the file, counted from the file's first corner."""
+        return tuple(a * b for a, b in zip(self.origin, self.scale, strict=True))
+
+
+def open_items(root: Path) -> tuple[Item, ...]:
+    """The watched images of a run directory, in order; none where the run watches none.
+
+    Raises:
+        InputError: the placement beside the run's images is broken.
+    """
+    reader = RunReader(root)
+    placements: dict[str, Placement] = read_placement(Path(reader.info()["dataset"]["root"])) or {}
+    items = []
+    for number, group in enumerate(reader.watched()):
+        attributes: dict[str, Any] = dict(group.attrs)
+        spatial = len(attributes["origin"])
+        items.append(
+            Item(
+                number=number,
+                name=attributes["name"],
+                split=attributes["split"],
+                image=np.asarray(group["image"]),
+                truth=np.asarray(group["truth"]),
+                valid=np.asarray(group["valid"]),
+                origin=tuple(attributes["origin"]),
+                scale=tuple(attributes.get("scale", [1.0] * spatial)),
+                placement=placements.get(attributes["name"]),
+                probability=_array(group, "probability"),
+                modulated=_array(group, "modulated"),
+            )
+        )
+    return tuple(items)
+
+
+def _array(group: zarr.Group, name: str) -> "zarr.Array[Any]":
+    found = group[name]
+    assert isinstance(found, zarr.Array)
+    return found
+
+
+class Frames:
+    """Decoded arrays of items and epochs. May be used from any thread."""
+
+    def __init__(self, items: Sequence[Item], kept: int = KEPT_BYTES) -> None:
+        """Keep at most `kept` bytes of decoded arrays."""
+        self.items = tuple(items)
+        self._kept = kept
+        self._lock = RLock()
+        self._arrays: OrderedDict[tuple[str, int, int], NDArray[Any]] = OrderedDict()
+        self._bytes = 0
+
+    def probability(self, item: int, epoch: int) -> NDArray[np.float32]:
+        """Foreground probability after epoch 1…E, float32 (C, *S); not to be written to."""
+        return self._get("probability", item, epoch)
+
+    def modulated(self, item: int, epoch: int) -> NDArray[np.bool_]:
+        """The mask that the loss saw in epoch 1…E, bool (C, *S); not to be written to."""
+        return self._get("modulated", item, epoch)
+
+    def has(self, item: int, epoch: int) -> bool:
+        """Whether both arrays are in memory."""
+        with self._lock:
+            return all((name, item, epoch) in self._arrays for name in ("probability", "modulated"))
+
+    def forget(self) -> None:
+        """Let go of everything, since epochs may have been run again."""
+        with self._lock:
+            self._arrays.clear()
+            self._bytes = 0
+
+    def _get(self, name: str, item: int, epoch: int) -> NDArray[Any]:
+        key = (name, item, epoch)
+        with self._lock:
+            if key in self._arrays:
+                self._arrays.move_to_end(key)
+                return self._arrays[key]
+        stored = getattr(self.items[item], name)[epoch - 1]
+        array: NDArray[Any] = np.asarray(stored, dtype=np.float32 if name == "probability" else np.bool_)
+        array.flags.writeable = False
+        with self._lock:
+            if key not in self._arrays:
+                self._arrays[key] = array
+                self._bytes += array.nbytes
+            while self._bytes > self._kept and len(self._arrays) > 1:
+                _, old = self._arrays.popitem(last=False)
+                self._bytes -= old.nbytes
+        return array

@@ -1,0 +1,407 @@
+"""What a run looks like as napari layers. Pure: the same run and view always give the same layers."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from engine.errors import InputError
+from engine.figures import colours
+from napari_smm.frames import Frames, Item
+from napari_smm.lazy import LazyStack
+from napari_smm.placement import derived_transform
+
+Role = Literal[
+    "image",
+    "truth",
+    "modulated mask",
+    "probability",
+    "prediction",
+    "false positives",
+    "false negatives",
+    "outline",
+    "recall slope",
+]
+ROLES: tuple[Role, ...] = Role.__args__  # type: ignore[attr-defined]
+"""Layers of a run, from the lowest up."""
+THRESHOLDED: tuple[Role, ...] = ("prediction", "false positives", "false negatives")
+"""Layers that show a probability through a two-colour map, and so follow T without new data."""
+
+BAND = 2.0**-16
+"""Half the width of the contrast limits around T: 128 steps of a float32 near 1. In narrower ones napari
+would rescale the data at every move."""
+SPLIT = 0.49
+"""Where the two colours meet between the limits: a little below T, so that a p that equals T passes however
+the graphics card rounds."""
+DOUBT = 1e-6
+"""The screen may show p in T - DOUBT … T on either side; everywhere else it shows p >= T."""
+RANGE = (-0.01, 1.01)
+"""Ends of the contrast limits' slider: each move beyond them would make napari slice the layer anew."""
+BELOW, ABOVE = -1.0, 2.0
+"""Values that pass no threshold, and every one."""
+TRUTH, ADDED = 1, 2
+"""Values of the modulated mask: in the original mask, and added by modulation."""
+GAP = 0.06
+"""Room between the image and the plot beside it, as a share of the image's width."""
+
+
+MARK = "napari-smm"
+"""Key in a layer's metadata, whose value says which run and role it has."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What the user wants to see of a run. Frozen: a change makes a new one.
+
+    Attributes:
+        item: number of the watched image.
+        cls: number of the foreground class, from 0.
+        thresholds: T of each class that was changed; others are 0.5.
+        epoch: in view, 1…E; 0 is the newest there is.
+        follow: go to each new epoch as it comes.
+        outline: draw the prediction's outline.
+    """
+
+    item: int = 0
+    cls: int = 0
+    thresholds: Mapping[int, float] = field(default_factory=dict)
+    epoch: int = 0
+    follow: bool = True
+    outline: bool = False
+
+    @property
+    def threshold(self) -> float:
+        """T of the class in view."""
+        return self.thresholds.get(self.cls, 0.5)
+
+    def at(self, threshold: float) -> "View":
+        """The same with another T for the class in view, kept within 0…1.
+
+        Raises:
+            InputError: it is not a number.
+        """
+        if not np.isfinite(threshold):
+            raise InputError(f"the threshold {threshold} is no probability: 0 to 1 would work.")
+        clipped = min(1.0, max(0.0, float(threshold)))
+        return replace(self, thresholds={**self.thresholds, self.cls: clipped})
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """A layer to be added once, and then updated in place.
+
+    Attributes:
+        role: what it shows.
+        kind: "image" or "labels".
+        name: in the layer list.
+        data: array or lazy array.
+        key: equal for equal data, so that nothing is set anew without need.
+        place: transform arguments.
+        contrast_limits: None for labels and RGB.
+        look: the other arguments, for the first time only: later they are the user's own.
+    """
+
+    role: Role
+    kind: Literal["image", "labels"]
+    name: str
+    data: Any
+    key: tuple[Any, ...]
+    place: Mapping[str, Any]
+    contrast_limits: tuple[float, float] | None
+    look: Mapping[str, Any]
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of napari's layer, without the data."""
+        limits = {} if self.contrast_limits is None else {"contrast_limits": self.contrast_limits}
+        return {"name": self.name, **self.place, **self.look, **limits}
+
+
+@dataclass(frozen=True)
+class WatchedRun:
+    """What the layers of a run are made of.
+
+    Attributes:
+        name: of the run, for the layers' metadata.
+        items: the watched images.
+        frames: their arrays.
+        classes: names of the foreground classes.
+        epochs: whole epochs, 0 before the first.
+        generation: changes when epochs were run again, so that what was shown of them is dropped.
+        picture: the recall-slope plot so far; None before the first epoch.
+    """
+
+    name: str
+    items: Sequence[Item]
+    frames: Frames
+    classes: tuple[str, ...]
+    epochs: int
+    generation: int = 0
+    picture: Any = None
+
+
+def layers(run: WatchedRun, view: View) -> tuple[LayerSpec, ...]:
+    """The layers of a run for a view, from the lowest up.
+
+    Before the first epoch there are only image and truth. Derived layers have an epoch axis in front,
+    whose world coordinate is the epoch's number, and behind it the axes of the stack that the image
+    came from, if it did.
+    """
+    if not run.items:
+        return ()
+    item = run.items[min(view.item, len(run.items) - 1)]
+    found = [_image(run, item), _truth(run, item, view)]
+    if run.epochs:
+        found += [_modulated(run, item, view), _probability(run, item, view)]
+        found += [_thresholded(run, item, view, role) for role in THRESHOLDED]
+        if run.picture is not None:
+            found.append(_recall_slope(run, item))
+    return tuple(found)
+
+
+def mark(root: object, role: Role) -> dict[str, Any]:
+    """Metadata by which a run's layer is known again."""
+    return {MARK: {"run": str(root), "role": role}}
+
+
+def contrast_band(threshold: float) -> tuple[float, float]:
+    """Contrast limits by which a :func:`two_colours` map shows p >= T."""
+    return threshold - BAND, threshold + BAND
+
+
+def two_colours(low: str | None, high: str | None, name: str) -> Any:
+    """Colour map for values below T and from T on, with :func:`contrast_band`; None is see-through."""
+    from napari.utils import Colormap
+
+    pair = [[0, 0, 0, 0] if colour is None else [*colours.rgb(colour), 1] for colour in (low, high)]
+    return Colormap(pair, controls=[0, SPLIT, 1], interpolation="zero", name=name)
+
+
+def threshold_look(role: Role, cls: int = 0) -> dict[str, Any]:
+    """Colours and blending of a thresholded layer: prediction, false positives or false negatives."""
+    maps = {
+        "prediction": (None, colours.class_colour(cls)),
+        "false positives": (None, colours.FALSE_ALARM),
+        "false negatives": (colours.MISSED, None),
+    }
+    return {
+        "colormap": two_colours(*maps[role], name=role),
+        "interpolation2d": "nearest",
+        "blending": "translucent",
+        "opacity": 0.4 if role == "prediction" else 0.85,
+    }
+
+
+def masked(
+    p: NDArray[Any], truth: NDArray[np.bool_] | None, valid: NDArray[np.bool_] | None, role: Role
+) -> NDArray[np.float32]:
+    """Values whose two-colour map shows a role: p where the role can be, else what shows nothing.
+
+    Args:
+        p: probability (*S).
+        truth: bool (*S); not needed for the prediction.
+        valid: bool (*S); None is everywhere.
+        role: "prediction", "false positives" or "false negatives".
+    """
+    where: Any = True if valid is None else valid
+    if role != "prediction":
+        assert truth is not None
+        where = where & (truth if role == "false negatives" else ~truth)
+    return np.where(where, p, np.float32(ABOVE if role == "false negatives" else BELOW)).astype(
+        np.float32, copy=False
+    )
+
+
+def _name(run: WatchedRun, role: Role, cls: int | None) -> str:
+    return f"{role} · {run.classes[cls]}" if cls is not None and len(run.classes) > 1 else role
+
+
+def _place(
+    item: Item,
+    *,
+    epochs: bool,
+    scale: Sequence[float] | None = None,
+    offset: Sequence[float] | None = None,
+) -> dict[str, Any]:
+    """Transform of a layer in an image's frame, with the epoch axis or without it."""
+    scale = item.scale if scale is None else scale
+    offset = item.offset if offset is None else offset
+    if item.placement is not None:
+        found = derived_transform(item.placement, origin=tuple(offset), scale_factor=tuple(scale))
+    else:
+        centre = [first + (length - 1) / 2 for first, length in zip(offset, scale, strict=True)]
+        found = {"scale": [1.0, *scale], "translate": [0.0, *centre]}
+    return _numbered(found) if epochs else _without_epoch(found)
+
+
+def _numbered(place: Mapping[str, Any]) -> dict[str, Any]:
+    """The epoch axis begins at 1, so that napari's slider says the epoch's number."""
+    changed = dict(place)
+    if "affine" in changed:
+        affine = np.array(changed["affine"], dtype=float)
+        affine[0, -1] += 1
+        changed["affine"] = affine
+    else:
+        changed["translate"] = [1.0, *changed["translate"][1:]]
+    return changed
+
+
+def _without_epoch(place: Mapping[str, Any]) -> dict[str, Any]:
+    changed: dict[str, Any] = {}
+    for key, value in place.items():
+        array = np.asarray(value)
+        changed[key] = array[1:, 1:] if array.ndim == 2 else value[1:]
+    return changed
+
+
+def _leading(item: Item) -> tuple[int, ...]:
+    """Lengths of the axes in front of the image's own, if it is a plane of a stack."""
+    return () if item.placement is None else item.placement.shape[: len(item.placement.plane)]
+
+
+def _still(item: Item, array: NDArray[Any]) -> Any:
+    """What is the same in every epoch, among the planes of its stack."""
+    if item.placement is None or not item.placement.plane:
+        return array
+    plane = item.placement.plane
+    return LazyStack(
+        lambda index: array if index == plane else None, _leading(item), array.shape, array.dtype
+    )
+
+
+def _history(
+    run: WatchedRun,
+    item: Item,
+    frame: Callable[[int], NDArray[Any]],
+    shape: Sequence[int],
+    dtype: DTypeLike,
+    blank: float = 0,
+) -> LazyStack:
+    """An array with an epoch axis in front, of frames of epoch 1…E."""
+    plane = () if item.placement is None else item.placement.plane
+
+    def at(index: tuple[int, ...]) -> NDArray[Any] | None:
+        return frame(index[0] + 1) if index[1:] == plane else None
+
+    return LazyStack(at, (run.epochs, *_leading(item)), shape, dtype, blank=blank)
+
+
+def _image(run: WatchedRun, item: Item) -> LayerSpec:
+    rgb = item.image.shape[-1] == 3
+    pixels = item.image if rgb else item.image[..., 0]
+    return LayerSpec(
+        role="image",
+        kind="image",
+        name="image",
+        data=_still(item, pixels),
+        key=(item.number,),
+        place=_place(item, epochs=False),
+        contrast_limits=None if rgb else _limits(pixels),
+        # Where the user's own layer shows the image already, another one would only cover it.
+        look={"visible": item.placement is None, **({"rgb": True} if rgb else {"colormap": "gray"})},
+    )
+
+
+def _limits(pixels: NDArray[Any]) -> tuple[float, float]:
+    low, high = float(np.nanmin(pixels)), float(np.nanmax(pixels))
+    return (low, high) if low < high else (low, low + 1)
+
+
+def _truth(run: WatchedRun, item: Item, view: View) -> LayerSpec:
+    return LayerSpec(
+        role="truth",
+        kind="labels",
+        name=_name(run, "truth", view.cls),
+        data=_still(item, item.truth[view.cls].astype(np.uint8)),
+        key=(item.number, view.cls),
+        place=_place(item, epochs=False),
+        contrast_limits=None,
+        look={"visible": False, "opacity": 0.5, "colormap": label_colours({1: colours.CORRECT})},
+    )
+
+
+def _modulated(run: WatchedRun, item: Item, view: View) -> LayerSpec:
+    truth, cls = item.truth[view.cls], view.cls
+
+    def frame(epoch: int) -> NDArray[np.uint8]:
+        mask = run.frames.modulated(item.number, epoch)[cls]
+        return np.where(mask, np.where(truth, np.uint8(TRUTH), np.uint8(ADDED)), np.uint8(0))
+
+    return LayerSpec(
+        role="modulated mask",
+        kind="labels",
+        name=_name(run, "modulated mask", cls),
+        data=_history(run, item, frame, truth.shape, np.uint8),
+        key=(item.number, cls, run.epochs, run.generation),
+        place=_place(item, epochs=True),
+        contrast_limits=None,
+        look={
+            "opacity": 0.7,
+            "colormap": label_colours({TRUTH: colours.CORRECT, ADDED: colours.ADDED}),
+            "features": {"meaning": ["background", "truth", "added"]},
+        },
+    )
+
+
+def label_colours(named: Mapping[int, str]) -> Any:
+    """Colour map of a labels layer; what is not named is see-through."""
+    from napari.utils import DirectLabelColormap
+
+    clear = np.zeros(4, np.float32)
+    chosen = {label: np.asarray([*colours.rgb(colour), 1], np.float32) for label, colour in named.items()}
+    return DirectLabelColormap(color_dict={None: clear, 0: clear, **chosen})
+
+
+def _probability(run: WatchedRun, item: Item, view: View) -> LayerSpec:
+    def frame(epoch: int) -> NDArray[np.float32]:
+        return masked(run.frames.probability(item.number, epoch)[view.cls], None, item.valid, "prediction")
+
+    return LayerSpec(
+        role="probability",
+        kind="image",
+        name=_name(run, "probability", view.cls),
+        data=_history(run, item, frame, item.shape, np.float32, BELOW),
+        key=(item.number, view.cls, run.epochs, run.generation),
+        place=_place(item, epochs=True),
+        contrast_limits=(0.0, 1.0),
+        look={"visible": False, "colormap": "viridis", "opacity": 0.7, "interpolation2d": "nearest"},
+    )
+
+
+def _thresholded(run: WatchedRun, item: Item, view: View, role: Role) -> LayerSpec:
+    truth, cls = item.truth[view.cls], view.cls
+
+    def frame(epoch: int) -> NDArray[np.float32]:
+        return masked(run.frames.probability(item.number, epoch)[cls], truth, item.valid, role)
+
+    blank = ABOVE if role == "false negatives" else BELOW
+    return LayerSpec(
+        role=role,
+        kind="image",
+        name=_name(run, role, cls),
+        data=_history(run, item, frame, truth.shape, np.float32, blank),
+        key=(item.number, cls, run.epochs, run.generation),
+        place=_place(item, epochs=True),
+        contrast_limits=contrast_band(view.threshold),
+        look=threshold_look(role, cls),
+    )
+
+
+def _recall_slope(run: WatchedRun, item: Item) -> LayerSpec:
+    """The plot stands right of the image, as high as the image."""
+    picture = run.picture
+    height, width = item.shape[-2:]
+    high, wide = picture.at(run.epochs).shape[:2]
+    pixel = item.scale[-2] * height / high
+    offset = (*item.offset[:-1], item.offset[-1] + item.scale[-1] * width * (1 + GAP))
+    return LayerSpec(
+        role="recall slope",
+        kind="image",
+        name="recall slope",
+        data=_history(run, item, picture.at, (high, wide, 4), np.uint8),
+        key=(item.number, run.epochs, run.generation),
+        place=_place(item, epochs=True, scale=(*item.scale[:-2], pixel, pixel), offset=offset),
+        contrast_limits=None,
+        look={"rgb": True},
+    )

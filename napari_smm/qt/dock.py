@@ -1,0 +1,48 @@
+"""What all docks have in common: they join the viewer's workbench, and part from it when they close."""
+
+from typing import Any
+
+from qtpy.QtCore import QEvent
+from qtpy.QtWidgets import QWidget
+
+from napari_smm.qt.workbench import Workbench, workbench
+
+
+class Dock(QWidget):
+    """A widget of the workbench. Subclasses build themselves, then connect to ``self.session``,
+    and undo their connections in :meth:`leave`."""
+
+    def __init__(self, napari_viewer: Any) -> None:
+        """Join the workbench of a viewer."""
+        super().__init__()
+        self.workbench: Workbench = workbench(napari_viewer)
+        self.viewer: Any = self.workbench.viewer
+        self.session = self.workbench.session
+        self._docked = False
+        self._left = False
+        self.workbench.join(self)
+
+    def leave(self) -> None:
+        """Undo what the constructor connected. Called once."""
+
+    def shut(self) -> None:
+        """Leave the workbench for good; harmless if it was left before."""
+        if not self._left:
+            self._left = True
+            self.leave()
+            self.workbench.part(self)
+
+    def event(self, event: QEvent | None) -> bool:
+        """Notice when napari takes the widget out of its dock, or the window goes away."""
+        if event is not None:
+            kind = event.type()
+            if kind == QEvent.Type.ParentChange:
+                if self.parent() is not None:
+                    self._docked = True
+                elif self._docked:
+                    self.shut()
+            elif kind == QEvent.Type.Show and self.window() is not self:
+                self.workbench.guard(self.window())
+            elif kind == QEvent.Type.DeferredDelete:
+                self.shut()
+        return bool(super().event(event))
