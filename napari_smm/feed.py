@@ -10,7 +10,7 @@ from engine.figures.epochs import History, queue_of
 from engine.record import RunReader
 from engine.thresholds.curves import Curve
 from napari_smm.frames import Frames, Item, open_items
-from napari_smm.layers import View, WatchedRun
+from napari_smm.layers import LayerSpec, View, WatchedRun, layers
 from napari_smm.recall_picture import draw
 from napari_smm.watch import RunState, RunWatcher
 
@@ -32,6 +32,7 @@ class Snapshot:
         epoch: in view, 1…E; 0 before the first.
         curves: exact counts at every threshold, by number of item: of the class and epoch in view,
             for the item in view and those of the same split.
+        layers: of the run for the view.
     """
 
     state: RunState
@@ -40,6 +41,7 @@ class Snapshot:
     view: View
     epoch: int
     curves: Mapping[int, Curve] = field(default_factory=dict)
+    layers: tuple[LayerSpec, ...] = ()
 
     @property
     def item(self) -> Item | None:
@@ -92,7 +94,8 @@ class Feed:
         )
         view = fitting(view, run)
         epoch = state.newest if view.follow or not view.epoch else view.epoch
-        return Snapshot(state, run, self._history, view, epoch, self._measured(run, view, epoch))
+        curves = self._measured(run, view, epoch)
+        return Snapshot(state, run, self._history, view, epoch, curves, layers(run, view))
 
     def _measured(self, run: WatchedRun, view: View, epoch: int) -> dict[int, Curve]:
         if not run.items or not epoch:

@@ -11,7 +11,7 @@ from engine.errors import InputError
 from engine.figures import colours
 from napari_smm.frames import Frames, Item
 from napari_smm.lazy import LazyStack
-from napari_smm.placement import derived_transform
+from napari_smm.placement import Transform, derived_transform
 
 Role = Literal[
     "image",
@@ -227,32 +227,12 @@ def _place(
     """Transform of a layer in an image's frame, with the epoch axis or without it."""
     scale = item.scale if scale is None else scale
     offset = item.offset if offset is None else offset
-    if item.placement is not None:
-        found = derived_transform(item.placement, origin=tuple(offset), scale_factor=tuple(scale))
-    else:
-        centre = [first + (length - 1) / 2 for first, length in zip(offset, scale, strict=True)]
-        found = {"scale": [1.0, *scale], "translate": [0.0, *centre]}
-    return _numbered(found) if epochs else _without_epoch(found)
-
-
-def _numbered(place: Mapping[str, Any]) -> dict[str, Any]:
-    """The epoch axis begins at 1, so that napari's slider says the epoch's number."""
-    changed = dict(place)
-    if "affine" in changed:
-        affine = np.array(changed["affine"], dtype=float)
-        affine[0, -1] += 1
-        changed["affine"] = affine
-    else:
-        changed["translate"] = [1.0, *changed["translate"][1:]]
-    return changed
-
-
-def _without_epoch(place: Mapping[str, Any]) -> dict[str, Any]:
-    changed: dict[str, Any] = {}
-    for key, value in place.items():
-        array = np.asarray(value)
-        changed[key] = array[1:, 1:] if array.ndim == 2 else value[1:]
-    return changed
+    source = item.placement or Transform.identity(len(item.shape))
+    found = derived_transform(source, origin=offset, scale_factor=scale)
+    if epochs:
+        # The epoch axis begins at 1, so that the slider's position is the epoch's number.
+        return {**found, "translate": found["translate"] + np.eye(len(found["translate"]))[0]}
+    return {key: value[1:, 1:] if np.ndim(value) == 2 else value[1:] for key, value in found.items()}
 
 
 def _leading(item: Item) -> tuple[int, ...]:

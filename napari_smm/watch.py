@@ -86,7 +86,7 @@ class RunState:
         took = [event["seconds"]["epoch"] for event in self.epochs[-RECENT:] if event.get("seconds")]
         if not took or not self.total:
             return None
-        return statistics.median(took) * (1 - self.done) * self.total
+        return float(statistics.median(took)) * (1 - self.done) * self.total
 
 
 class RunWatcher:

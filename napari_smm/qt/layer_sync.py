@@ -1,4 +1,4 @@
-"""Puts a session's layers into the viewer: added once, then updated in place, one a turn of the event loop."""
+"""Puts a session's layers into the viewer: added once, then updated in place, a layer a turn."""
 
 import time
 from collections import deque
@@ -11,7 +11,7 @@ import numpy as np
 from qtpy.QtCore import QObject, QTimer
 
 from napari_smm.feed import Snapshot
-from napari_smm.layers import MARK, RANGE, THRESHOLDED, LayerSpec, Role, View, contrast_band, layers, mark
+from napari_smm.layers import MARK, RANGE, THRESHOLDED, LayerSpec, Role, View, contrast_band, mark
 from napari_smm.session import Session
 
 
@@ -33,6 +33,7 @@ class LayerSync(QObject):
         self._leaving: deque[Any] = deque()
         self._jobs: deque[Callable[[], None]] = deque()
         self._moving = False
+        self._text = ""
         self.longest = 0.0
         self._turn = QTimer(self)
         self._turn.setInterval(0)
@@ -57,6 +58,7 @@ class LayerSync(QObject):
         self._turn.stop()
         self._jobs.clear()
         self._leaving.clear()
+        self._clear_caption()
         self._session.watched.disconnect(self._on_watched)
         self._session.updated.disconnect(self._on_updated)
         self._session.viewed.disconnect(self._on_viewed)
@@ -70,16 +72,34 @@ class LayerSync(QObject):
         if root is not None:
             self._leaving.extend(self._layers.values())
         self._layers, self._specs, self._dismissed = {}, {}, set()
+        self._clear_caption()
         self._start()
 
     def _on_updated(self, snapshot: Snapshot) -> None:
         # What was still to be done is superseded: only the newest epoch is applied.
         self._jobs.clear()
-        for spec in layers(snapshot.run, snapshot.view):
+        for spec in snapshot.layers:
             if spec.role not in self._dismissed and not self._same(spec):
                 self._jobs.append(partial(self._apply, spec))
         self._jobs.append(partial(self._go_to, snapshot))
         self._start()
+
+    def _caption(self) -> None:
+        """Name epoch and image on the canvas: napari's slider counts from 0, and says no name."""
+        snapshot, overlay = self._session.snapshot, self._viewer.text_overlay
+        item = snapshot.item if snapshot is not None else None
+        if overlay.text != self._text or item is None:
+            return  # the text is the user's own, or there is nothing to say
+        epoch = f"epoch {self._session.epoch} of {snapshot.state.total}" if snapshot.run.epochs else "epoch 0"
+        self._text = f"{epoch} · {item.split} image {item.name}"
+        overlay.text = self._text
+        overlay.visible = True
+
+    def _clear_caption(self) -> None:
+        overlay = self._viewer.text_overlay
+        if self._text and overlay.text == self._text:
+            overlay.text, overlay.visible = "", False
+        self._text = ""
 
     def _same(self, spec: LayerSpec) -> bool:
         shown = self._specs.get(spec.role)
@@ -90,6 +110,7 @@ class LayerSync(QObject):
         snapshot = self._session.snapshot
         if snapshot is not None and view.epoch:
             self._point(view.epoch)
+            self._caption()
 
     def _on_removed(self, event: Any) -> None:
         for role, layer in list(self._layers.items()):
@@ -190,6 +211,7 @@ class LayerSync(QObject):
     def _go_to(self, snapshot: Snapshot) -> None:
         if snapshot.run.epochs:
             self._point(self._session.epoch)
+        self._caption()
 
     def _point(self, epoch: int) -> None:
         axis = self._epoch_axis()
