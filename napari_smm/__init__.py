@@ -1,0 +1,1 @@
+"""The workbench in napari: train on your own images and watch the model learn. Importing it costs nothing."""
