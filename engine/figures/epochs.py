@@ -173,6 +173,16 @@ def unit_limits(*columns: Floats) -> tuple[float, float]:
     return max(low - margin, -0.02), min(high + margin, 1.02)
 
 
+def tenth_limits(values: Floats) -> tuple[float, float]:
+    """Limits around scores 0…1, at whole tenths, so that they seldom move while a run goes on."""
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return 0.0, 1.0
+    low = max(math.floor(float(values.min()) * 10 - 1e-9), 0)
+    high = min(math.ceil(float(values.max()) * 10 + 1e-9), 10)
+    return min(low, 9) / 10, max(high, low + 1) / 10 + 0.01 * (high >= 10)
+
+
 def class_mean(values: Floats) -> Floats:
     """Mean over the classes that are defined, (n, C) → (n,); NaN where none is."""
     there = np.isfinite(values)
