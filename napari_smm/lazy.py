@@ -68,7 +68,7 @@ class LazyStack:
             found = self._frame(index)
             if found is not None:
                 out[position] = found[inner]
-        return out.reshape(*(length for axis in axes for length in axis.shape), *frame_shape)
+        return out.reshape((*(length for axis in axes for length in axis.shape), *frame_shape))
 
 
 def full_key(key: Any, ndim: int) -> tuple[Any, ...]:

@@ -19,6 +19,8 @@ from napari_smm.watch import same_run
 
 POLL_SECONDS = 0.25
 """Time between two looks at a run directory."""
+HELPERS = 3
+"""Slow jobs of the docks that can go on at once."""
 
 
 class Session:
@@ -50,6 +52,7 @@ class Session:
         self.processes: dict[Path, Process] = {}
         self._feed: Feed | None = None
         self._worker: ThreadPoolExecutor | None = None
+        self._helpers: ThreadPoolExecutor | None = None
         self._order: Future[Any] | None = None
         self._ordered: View | None = None
         self._next = 0.0
@@ -159,15 +162,16 @@ class Session:
         self.updated.emit(snapshot)
 
     def run(self, job: Callable[..., Any], *arguments: Any) -> "Future[Any]":
-        """Do something slow in the worker, behind what it is doing."""
-        if self._worker is None:
-            self._worker = ThreadPoolExecutor(1, thread_name_prefix="napari-smm")
-        return self._worker.submit(job, *arguments)
+        """Do something slow beside watching the run, in a thread of its own."""
+        if self._helpers is None:
+            self._helpers = ThreadPoolExecutor(HELPERS, thread_name_prefix="napari-smm-job")
+        return self._helpers.submit(job, *arguments)
 
     def close(self) -> None:
         """End the worker. Runs go on."""
         if self.root is not None:
             self.leave()
-        if self._worker is not None:
-            self._worker.shutdown(wait=True, cancel_futures=True)
-            self._worker = None
+        for pool in (self._worker, self._helpers):
+            if pool is not None:
+                pool.shutdown(wait=True, cancel_futures=True)
+        self._worker = self._helpers = None
