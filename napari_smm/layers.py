@@ -329,8 +329,10 @@ def label_colours(named: Mapping[int, str]) -> Any:
     from napari.utils import DirectLabelColormap
 
     clear = np.zeros(4, np.float32)
-    chosen = {label: np.asarray([*colours.rgb(colour), 1], np.float32) for label, colour in named.items()}
-    return DirectLabelColormap(color_dict={None: clear, 0: clear, **chosen})
+    chosen: dict[int | None, Any] = {None: clear, 0: clear}
+    for label, colour in named.items():
+        chosen[label] = np.asarray([*colours.rgb(colour), 1], np.float32)
+    return DirectLabelColormap(color_dict=chosen)
 
 
 def _probability(run: WatchedRun, item: Item, view: View) -> LayerSpec:

@@ -13,7 +13,7 @@ from psygnal import Signal
 
 from engine.errors import InputError
 from napari_smm.feed import Feed, Snapshot
-from napari_smm.launch import Process
+from napari_smm.launch import Process, failure, status_of
 from napari_smm.layers import View
 from napari_smm.watch import same_run
 
@@ -143,7 +143,7 @@ class Session:
             self._ordered = self.view
             if self._worker is None:
                 self._worker = ThreadPoolExecutor(1, thread_name_prefix="napari-smm")
-            self._order = self._worker.submit(feed.snapshot, self.view)
+            self._order = self._worker.submit(look, feed, self.view, self.processes.get(feed.root))
 
     def _asked_anew(self) -> bool:
         # Moving T needs nothing new from the disk.
@@ -168,10 +168,22 @@ class Session:
         return self._helpers.submit(job, *arguments)
 
     def close(self) -> None:
-        """End the worker. Runs go on."""
+        """End the threads. Runs go on."""
         if self.root is not None:
             self.leave()
         for pool in (self._worker, self._helpers):
             if pool is not None:
                 pool.shutdown(wait=True, cancel_futures=True)
         self._worker = self._helpers = None
+
+
+def look(feed: Feed, view: View, process: Process | None) -> Snapshot:
+    """A snapshot that knows of a trainer's process too, which may end before it has taken the directory."""
+    snapshot = feed.snapshot(view)
+    if process is None or snapshot.state.alive:
+        return snapshot
+    found = status_of(feed.root, process)
+    if found == snapshot.state.status:
+        return snapshot
+    message = failure(feed.root) if found == "failed" else ""
+    return replace(snapshot, state=replace(snapshot.state, status=found, message=message))

@@ -182,6 +182,8 @@ class LayerSync(QObject):
         if spec.role in THRESHOLDED:
             layer.contrast_limits_range = RANGE
         self._layers[spec.role] = layer
+        if spec.role == "recall slope" and all(MARK in other.metadata for other in self._viewer.layers):
+            self._viewer.reset_view()  # it stands beside the image, out of view
         if active is not None and active is not layer:
             # The user may be painting on another layer: that one stays chosen.
             self._viewer.layers.selection.active = active

@@ -8,10 +8,10 @@ from hypothesis.extra import numpy as hnp
 
 from napari_smm.lazy import LazyStack, full_key
 
+Shape = tuple[int, ...]
 
-def stack(
-    outer: tuple[int, ...], inner: tuple[int, ...], present: frozenset[int]
-) -> tuple[LazyStack, np.ndarray]:
+
+def stack(outer: Shape, inner: Shape, present: frozenset[int]) -> tuple[LazyStack, np.ndarray]:
     whole = np.arange(np.prod(outer + inner), dtype=np.float32).reshape(outer + inner)
     expected = whole.copy()
     for number, index in enumerate(np.ndindex(*outer)):

@@ -1,0 +1,161 @@
+"""What to train on: a folder of images and masks, open layers, or the embedded set."""
+
+from collections.abc import Callable
+from typing import Any
+
+from napari.layers import Image, Labels
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QStackedWidget, QVBoxLayout, QWidget
+
+from engine.errors import InputError
+from napari_smm.annotation import Pair
+from napari_smm.layers import MARK
+from napari_smm.qt.fields import ChoiceField, FolderField
+from napari_smm.qt.layer_combo import LayerCombo
+
+SOURCES = {
+    "folder": "A folder of images and masks",
+    "layers": "Open layers",
+    "demo": "The embedded demo set",
+}
+MEANINGS = {
+    "classes": "Each label value is a class of its own.",
+    "one class": "Every label above 0 is foreground, as where labels number objects.",
+}
+UNLABELLED = {
+    "leave out": "Planes of a stack without any label are not trained on.",
+    "background": "Planes without any label are trained on as nothing but background.",
+}
+
+
+class SourcePanel(QWidget):
+    """Lets the user choose where images and masks come from. What is wrong stands below the choice."""
+
+    changed = Signal()
+    """Something else is chosen."""
+
+    def __init__(self, viewer: Any, parent: QWidget | None = None) -> None:
+        """Offer the layers of a viewer, beside folders and the embedded set."""
+        super().__init__(parent)
+        self.kind = QComboBox(self)
+        self.kind.setObjectName("train-source")
+        for key, words in SOURCES.items():
+            self.kind.addItem(words, key)
+        self.folder = FolderField("images/ and masks/, or a known layout")
+        self.folder.setObjectName("train-folder")
+        self.image = LayerCombo(viewer, _offered(Image), "no Image layer is open", self)
+        self.image.setObjectName("train-image-layer")
+        self.labels = LayerCombo(viewer, _offered(Labels), "no Labels layer is open", self)
+        self.labels.setObjectName("train-labels-layer")
+        self.meaning = ChoiceField(list(MEANINGS), MEANINGS)
+        self.meaning.setObjectName("train-labels-meaning")
+        self.unlabelled = ChoiceField(list(UNLABELLED), UNLABELLED)
+        self.unlabelled.setObjectName("train-unlabelled")
+        self.error = QLabel(self)
+        self.error.setObjectName("train-source-error")
+        self.error.setWordWrap(True)
+        self.error.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.error.hide()
+        self._pages = QStackedWidget(self)
+        self._pages.addWidget(_rows({"Folder": self.folder}))
+        self._pages.addWidget(
+            _rows(
+                {
+                    "Image": self.image,
+                    "Labels": self.labels,
+                    "Labels mean": self.meaning,
+                    "Empty planes": self.unlabelled,
+                }
+            )
+        )
+        about = QLabel("Thin branching structures, generated: 96 images of 128 × 128 pixels.")
+        about.setWordWrap(True)
+        self._pages.addWidget(about)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(4)
+        column.addLayout(_form({"Train on": self.kind}))
+        column.addWidget(self._pages)
+        column.addWidget(self.error)
+        self.kind.currentIndexChanged.connect(self._turn)
+        self.folder.edited.connect(self._anew)
+        self.image.chosen.connect(self._anew)
+        self.labels.chosen.connect(self._anew)
+        self._turn()
+
+    def source(self) -> str:
+        """The chosen kind: "folder", "layers" or "demo"."""
+        return str(self.kind.currentData())
+
+    def set_source(self, source: str) -> None:
+        """Choose a kind."""
+        self.kind.setCurrentIndex(list(SOURCES).index(source))
+
+    def root(self) -> str:
+        """The chosen folder, or "demo", for ``data.root``.
+
+        Raises:
+            InputError: no folder is given.
+        """
+        if self.source() == "demo":
+            return "demo"
+        if not self.folder.value().strip():
+            raise InputError(
+                "no folder is given: choose one that holds images/ and masks/, or train on open layers."
+            )
+        return str(self.folder.value().strip())
+
+    def pair(self) -> Pair:
+        """The chosen layers. Raises InputError for layers that cannot be trained on."""
+        return Pair.of_layers(self.image.layer(), self.labels.layer())
+
+    def show_error(self, sentence: str) -> None:
+        """Say below the choice what is wrong with it; nothing for ""."""
+        self.error.setText(f"⚠ {sentence}" if sentence else "")
+        self.error.setVisible(bool(sentence))
+
+    def leave(self) -> None:
+        """Let go of the viewer."""
+        self.image.leave()
+        self.labels.leave()
+
+    def _turn(self) -> None:
+        index = self.kind.currentIndex()
+        self._pages.setCurrentIndex(index)
+        for number in range(self._pages.count()):
+            page = self._pages.widget(number)
+            policy = page.sizePolicy()
+            vertical = policy.Policy.Preferred if number == index else policy.Policy.Ignored
+            page.setSizePolicy(policy.Policy.Preferred, vertical)
+        self._pages.adjustSize()
+        self._anew()
+
+    def _anew(self, *_: object) -> None:
+        self.show_error("")
+        if self.source() == "layers" and self.image.layer() is not None and self.labels.layer() is not None:
+            try:
+                self.pair()
+            except InputError as error:
+                self.show_error(str(error))
+        self.changed.emit()
+
+
+def _offered(kind: type) -> Callable[[Any], bool]:
+    """Whether a layer is of a kind, and not one that shows a run."""
+    return lambda layer: isinstance(layer, kind) and MARK not in layer.metadata
+
+
+def _form(fields: dict[str, QWidget]) -> QFormLayout:
+    form = QFormLayout()
+    form.setContentsMargins(0, 0, 0, 0)
+    form.setSpacing(4)
+    form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+    for label, widget in fields.items():
+        form.addRow(label, widget)
+    return form
+
+
+def _rows(fields: dict[str, QWidget]) -> QWidget:
+    page = QWidget()
+    page.setLayout(_form(fields))
+    return page
