@@ -261,6 +261,22 @@ class RunWriter:
         lock.free(self.root, self._lock)
 
 
+def new_folder(parent: Path, data: str, method: str) -> Path:
+    """A path for a run directory that is not taken: DATE-TIME-DATA-METHOD. Nothing is ever read out of it.
+
+    Args:
+        parent: folder of run directories; may not exist yet.
+        data: the data's folder, of which the last part is taken.
+        method: name of the modulation.
+    """
+    stamp = datetime.now().strftime("%Y-%m-%d-%H%M%S")
+    name = f"{stamp}-{Path(data).name[:80]}-{method}"
+    path, number = parent / name, 2
+    while path.exists():
+        path, number = parent / f"{name}-{number}", number + 1
+    return path
+
+
 def refuse_used(root: Path) -> None:
     """Raise InputError if a directory holds more than what may be there before a run."""
     # Hidden files are no one's work: the folder views of systems, our own half-written ones.

@@ -28,7 +28,6 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -46,7 +45,7 @@ from engine.errors import InputError
 from engine.loop import Epoch, fit
 from engine.prepare import Prepared, misses_from, prepare
 from engine.progress_bar import ProgressBar
-from engine.record import FORMAT, Progress, RunReader, RunWriter, plain
+from engine.record import FORMAT, Progress, RunReader, RunWriter, new_folder, plain
 
 LIBRARIES = ("torch", "numpy", "scikit-image", "scipy", "zarr")
 
@@ -82,7 +81,8 @@ def main(arguments: Sequence[str]) -> int:
             "there is nothing to train on: give a folder with --data.root, or try --preset demo."
         )
     config = config.model_copy(update={"data": config.data.located()})
-    return start(config, options.out or new_run(config), quiet=options.quiet)
+    out = options.out or new_folder(Path("runs"), config.data.root, config.modulation.name)
+    return start(config, out, quiet=options.quiet)
 
 
 def manual() -> str:
@@ -95,17 +95,6 @@ def manual() -> str:
 
 def _indent(text: str) -> str:
     return "\n".join("    " + line for line in text.strip().splitlines())
-
-
-def new_run(config: RunConfig) -> Path:
-    """A directory name that is not taken; nothing is ever read out of it."""
-    stamp = datetime.now().strftime("%Y-%m-%d-%H%M%S")
-    name = f"{stamp}-{Path(config.data.root).name}-{config.modulation.name}"
-    path = Path("runs") / name
-    number = 2
-    while path.exists():
-        path, number = Path("runs") / f"{name}-{number}", number + 1
-    return path
 
 
 def start(config: RunConfig, out: Path, *, quiet: bool = False) -> int:
