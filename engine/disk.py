@@ -9,30 +9,33 @@ from typing import BinaryIO
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     """A file to write, which takes the place of `path` when the block ends well.
 
     Readers see the old content or the new, never half of it. One process at a time may write a
     path: what a killed one leaves is the hidden `.NAME.new`, which the next writing replaces and
-    :func:`sweep` removes.
+    :func:`sweep` removes. What need not survive a power cut need not be `durable`, and so not wait
+    for the disk.
     """
     temporary = path.with_name(f".{path.name}.new")
     try:
         with temporary.open("wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    if durable:
+        sync_folder(path.parent)
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Write or replace a text file, UTF-8 with LF on every system."""
-    with replacing(path) as file:
+def replace_text(path: Path, text: str, *, durable: bool = True) -> None:
+    """Write or replace a text file, UTF-8 with LF on every system; `durable` as :func:`replacing`."""
+    with replacing(path, durable=durable) as file:
         file.write(text.encode("utf-8"))
 
 

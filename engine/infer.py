@@ -1,6 +1,6 @@
 """Prediction of whole images: at once where they fit, else tile by tile with Gaussian blending."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
 
@@ -46,6 +46,68 @@ class Predictor:
         """Foreground probabilities float32 (B, C, *S)."""
         return foreground(self.logits(image), self.head)
 
+    @torch.no_grad()
+    def rows(
+        self, read: Callable[[int, int], Tensor], shape: tuple[int, int], ticked: Callable[[], None]
+    ) -> Iterator[Tensor]:
+        """What :meth:`probability` gives for an image (1, channels, H, W), a few rows at a time.
+
+        The tiles, their order, weights and sums are the same. No more is held than a row of tiles.
+
+        Args:
+            read: rows of the normalised image from a first one to before a last one, on the CPU,
+                (1, channels, rows, W).
+            shape: H, W.
+            ticked: called after each tile.
+
+        Yields:
+            Probabilities float32 (1, C, rows, W), from top to bottom; the first comes only when all rows
+            that reach into a tile below it are summed.
+        """
+        training = self.network.training
+        self.network.eval()
+        try:
+            yield from self._rows(read, shape, ticked)
+        finally:
+            self.network.train(training)
+
+    def _rows(
+        self, read: Callable[[int, int], Tensor], shape: tuple[int, int], ticked: Callable[[], None]
+    ) -> Iterator[Tensor]:
+        height, width = shape
+        if max(shape) <= self.tile:
+            logits = self._run(read(0, height)).cpu()
+            ticked()
+            yield foreground(logits, self.head)
+            return
+        size, (tops, lefts) = self.grid(shape)
+        weight = gaussian(size, torch.device("cpu"))
+        total: Tensor | None = None
+        weights = torch.zeros((1, 1, size[0], width))
+        for top, below in zip(tops, [*tops[1:], height], strict=True):
+            band = read(top, top + size[0])
+            for left in lefts:
+                box = (..., slice(left, left + size[1]))
+                out = self._run(band[box]).cpu()
+                if total is None:
+                    total = torch.zeros((*out.shape[:2], size[0], width))
+                total[box] += out * weight
+                weights[box] += weight
+                ticked()
+            assert total is not None  # there is always a tile
+            done = below - top
+            yield foreground(total[..., :done, :] / weights[..., :done, :], self.head)
+            for sums in (total, weights):
+                sums[..., : size[0] - done, :] = sums[..., done:, :].clone()
+                sums[..., size[0] - done :, :] = 0
+
+    def grid(self, spatial: tuple[int, ...]) -> tuple[list[int], list[list[int]]]:
+        """Size of the tiles of an image, and the first pixels of the tiles along each axis."""
+        size = [min(length, self.tile) for length in spatial]
+        return size, [
+            starts(length, extent, self.overlap) for length, extent in zip(spatial, size, strict=True)
+        ]
+
     def _run(self, image: Tensor) -> Tensor:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
             out: Tensor = self.network(image.to(self.device))
@@ -53,11 +115,11 @@ class Predictor:
 
     def _tiled(self, image: Tensor) -> Tensor:
         spatial = image.shape[2:]
-        size = [min(length, self.tile) for length in spatial]
+        size, corners = self.grid(tuple(spatial))
         weight = gaussian(size, image.device)
         total: Tensor | None = None
         weights = torch.zeros((1, 1, *spatial), device=image.device)
-        for corner in tiles(spatial, size, self.overlap):
+        for corner in product(*corners):
             inside = [slice(first, first + n) for first, n in zip(corner, size, strict=True)]
             box = (slice(None), slice(None), *inside)
             out = self._run(image[box]).to(image.device)
@@ -69,15 +131,12 @@ class Predictor:
         return total.div_(weights)
 
 
-def tiles(spatial: tuple[int, ...], size: list[int], overlap: float) -> Iterator[tuple[int, ...]]:
-    """First pixels of tiles that cover an image evenly, neighbours overlapping by at least `overlap`."""
-    starts = []
-    for length, extent in zip(spatial, size, strict=True):
-        step = max(1, int(extent * (1 - overlap)))
-        count = 1 + -(-(length - extent) // step)
-        last = length - extent
-        starts.append([round(last * number / max(1, count - 1)) for number in range(count)])
-    yield from product(*starts)
+def starts(length: int, extent: int, overlap: float) -> list[int]:
+    """First pixels of tiles that cover an axis evenly, neighbours overlapping by at least `overlap`."""
+    step = max(1, int(extent * (1 - overlap)))
+    count = 1 + -(-(length - extent) // step)
+    last = length - extent
+    return [round(last * number / max(1, count - 1)) for number in range(count)]
 
 
 def gaussian(size: list[int], device: torch.device) -> Tensor:

@@ -3,9 +3,15 @@
 Each IMAGE is a file, or a folder whose images are all predicted. For NAME.png it writes
 NAME_probability.tif (float32, one page a class) and NAME_mask.png; a mask of a TIFF is a TIFF. Masks
 of one class are 0 and 255, of several 0 … C. Resolution and calibration are carried over.
+
+With --stream OUT, one IMAGE, which may be the folder of a zarr array (H, W) or (H, W, channels) that
+does not fit in memory, is predicted tile row by tile row into the folder OUT: probability (zarr,
+float32, class × H × W), smaller copies probability_1, probability_2 …, and meta.json. Meanwhile
+OUT/progress.json says how far it is, and creating a file OUT/cancel ends it.
 """
 
 import os
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +26,7 @@ from engine.data.layouts import Case
 from engine.data.read import read_image
 from engine.errors import InputError
 from engine.metadata import Metadata, read_metadata, write_png, write_tiff
+from engine.streaming import stream
 from engine.trained import Trained
 
 
@@ -34,11 +41,16 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, … (default: auto)")
     parser.add_argument("--tile", type=int, help="longest side predicted at once, px (default: the run's)")
     parser.add_argument("--overwrite", action="store_true", help="replace results that are there")
+    parser.add_argument(
+        "--stream", type=Path, metavar="OUT", help="predict one image of any size into a folder"
+    )
     options = parser.parse_args(arguments)
     if options.threshold is not None and not 0 <= options.threshold <= 1:
         raise InputError(f"--threshold {options.threshold} is no probability: 0 to 1 would work.")
     if options.tile is not None and options.tile < 32:
         raise InputError(f"--tile {options.tile} is too small: 32 or more would work.")
+    if options.stream is not None:
+        return predict_stream(options)
     trained = Trained.open(options.run, options.checkpoint, options.device).tiled(options.tile)
     out = options.out or options.run / "predictions"
     jobs = plan(options.images, out, options.overwrite)
@@ -53,6 +65,24 @@ def main(arguments: Sequence[str]) -> int:
         f"{len(jobs)} image{'s' * (len(jobs) != 1)} predicted into {out} ({trained.rule(options.threshold)})"
     )
     return 0
+
+
+def predict_stream(options: Namespace) -> int:
+    """Predict one image with ``--stream``. Returns the exit code, 130 after a cancel as after Ctrl-C."""
+    for flag in ("out", "threshold"):
+        if getattr(options, flag) is not None:
+            raise InputError(
+                f"--{flag} goes with masks and TIFF files, and --stream writes probabilities as zarr: "
+                "leave one of the two out."
+            )
+    if len(options.images) != 1:
+        raise InputError(f"--stream predicts one image, not {len(options.images)}: start it for each.")
+    done = stream(
+        options.run, Path(options.images[0]).expanduser(), options.stream, checkpoint=options.checkpoint,
+        device=options.device, tile=options.tile, overwrite=options.overwrite,
+    )  # fmt: skip
+    print(f"predicted into {options.stream}" if done else "cancelled")
+    return 0 if done else 130
 
 
 def predict(

@@ -1,5 +1,6 @@
 """Intensities of an image as an affine map per channel, so that uint8 can stay uint8 until it is used."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -39,15 +40,24 @@ def affine(image: Image, method: str, *, top: float = 1.0) -> tuple[Image, Image
     """
     channels = image.shape[-1]
     if method == "imagenet":
-        if channels != 3:
-            raise InputError(
-                f"data.normalization imagenet needs RGB images, not {channels} channels: "
-                "use zscore, or data.color rgb."
-            )
-        scale = 1 / (top * np.asarray(IMAGENET_STD))
-        return scale.astype(np.float32), (-np.asarray(IMAGENET_MEAN) / IMAGENET_STD).astype(np.float32)
+        return constant(channels, top)
     # Channel by channel, since float64 is up to eight times the image.
-    ends = [_ends(image[..., channel], method) for channel in range(channels)]
+    return mapped([_ends(image[..., channel], method) for channel in range(channels)])
+
+
+def constant(channels: int, top: float) -> tuple[Image, Image]:
+    """Scale and shift of "imagenet", whatever the image."""
+    if channels != 3:
+        raise InputError(
+            f"data.normalization imagenet needs RGB images, not {channels} channels: "
+            "use zscore, or data.color rgb."
+        )
+    scale = 1 / (top * np.asarray(IMAGENET_STD))
+    return scale.astype(np.float32), (-np.asarray(IMAGENET_MEAN) / IMAGENET_STD).astype(np.float32)
+
+
+def mapped(ends: Sequence[tuple[float, float]]) -> tuple[Image, Image]:
+    """Scale and shift from what becomes 0 in each channel, and how far from it what becomes 1 lies."""
     low, spread = np.asarray(ends).T
     scale = np.where(spread > np.maximum(1e-30, 1e-8 * np.abs(low)), 1 / np.maximum(spread, 1e-30), 0.0)
     return scale.astype(np.float32), (-low * scale).astype(np.float32)

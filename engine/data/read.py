@@ -190,17 +190,21 @@ def _shows_color(case: Case) -> bool:
 
 def _read_image(case: Case, channels: int | None) -> tuple[NDArray[Any], tuple[str, ...]]:
     rasters = [decode(source) for source in case.images]
-    planes = [_picture(raster, str(source.path)) for raster, source in zip(rasters, case.images, strict=True)]
+    planes = [picture(raster, str(source.path)) for raster, source in zip(rasters, case.images, strict=True)]
     for plane, source in zip(planes, case.images, strict=True):
         _require_size(plane, planes[0], f"the channel {source.path}", f"the channel {case.images[0].path}")
     same = len({plane.dtype for plane in planes}) == 1
     image = np.concatenate(planes if same else [plane.astype(np.float32) for plane in planes], axis=2)
     notes = ("an alpha channel was dropped",) if any(raster.alpha for raster in rasters) else ()
-    return _with_channels(image, channels, str(case.images[0].path)), notes
+    return with_channels(image, channels, str(case.images[0].path)), notes
 
 
-def _picture(raster: Raster, file: str) -> NDArray[Any]:
-    """(H, W, channels) uint8, uint16 or finite float32."""
+def picture(raster: Raster, file: str) -> NDArray[Any]:
+    """What a file holds as an image, as :func:`read_image` says: (H, W, channels).
+
+    Raises:
+        InputError: not real, or not finite.
+    """
     pixels = raster.pixels if raster.palette is None else raster.palette[raster.pixels]
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     if pixels.dtype.kind not in "buif":
@@ -217,17 +221,32 @@ def _picture(raster: Raster, file: str) -> NDArray[Any]:
     return pixels
 
 
-def _with_channels(image: NDArray[Any], channels: int | None, file: str) -> NDArray[Any]:
+def with_channels(
+    image: NDArray[Any], channels: int | None, file: str, gray: bool | None = None
+) -> NDArray[Any]:
+    """An image with 1 or 3 channels in place of 3 or 1.
+
+    Args:
+        image: (H, W, channels) as :func:`picture` gives it, or some of its rows.
+        channels: how many it shall have; None for those that it has.
+        file: its name, for errors.
+        gray: whether all channels of the whole image are equal, where only rows of it are given.
+
+    Raises:
+        InputError: a number of channels that cannot become this one.
+    """
     count = image.shape[2]
     if channels is None or channels == count:
         return image
     if channels == 3 and count == 1:
         return np.repeat(image, 3, axis=2)
     if channels == 1 and count == 3:
-        if is_gray(image):
+        if is_gray(image) if gray is None else gray:
             return image[..., :1]
-        gray = image @ np.array(LUMINANCE, np.float32)
-        return np.asarray(gray if image.dtype == np.float32 else np.rint(gray)).astype(image.dtype)[..., None]
+        light = image @ np.array(LUMINANCE, np.float32)
+        return np.asarray(light if image.dtype == np.float32 else np.rint(light)).astype(image.dtype)[
+            ..., None
+        ]
     raise InputError(
         f"{file} has {count} channels where {channels} are needed: data.color = auto, "
         "or images of 1 or 3 channels, would work."

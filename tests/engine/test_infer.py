@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from engine.infer import Predictor, gaussian, tiles
+from engine.infer import Predictor, gaussian, starts
 
 CPU = torch.device("cpu")
 
@@ -72,17 +72,18 @@ def test_what_does_not_fit_is_predicted_in_tiles_no_longer_than_asked():
 @given(st.integers(1, 200), st.integers(1, 64), st.floats(0, 0.99))
 def test_tiles_cover_every_pixel_and_overlap_enough(length, tile, overlap):
     extent = min(length, tile)
-    starts = [start for (start,) in tiles((length,), [extent], overlap)]
-    assert starts[0] == 0
-    assert starts[-1] + extent == length
-    steps = [b - a for a, b in pairwise(starts)]
+    found = starts(length, extent, overlap)
+    assert found[0] == 0
+    assert found[-1] + extent == length
+    steps = [b - a for a, b in pairwise(found)]
     assert all(0 < step <= max(1, extent * (1 - overlap)) for step in steps)
     assert max(steps, default=0) - min(steps, default=0) <= 1  # evenly
 
 
-def test_tiles_of_two_axes_are_all_pairs():
-    assert list(tiles((10, 5), [4, 5], 0.25)) == [(0, 0), (3, 0), (6, 0)]
-    assert len(set(tiles((10, 10), [4, 4], 0.0))) == 9
+def test_each_axis_has_tiles_of_its_own():
+    network = predictor(Recorder(), 5)
+    assert network.grid((10, 5)) == ([5, 5], [[0, 2, 5], [0]])
+    assert network.grid((4, 12)) == ([4, 5], [[0], [0, 2, 5, 7]])
 
 
 @pytest.mark.parametrize("size", [[1], [8], [1, 5], [16, 32], [4, 6, 8], [512, 512]])
