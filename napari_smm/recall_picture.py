@@ -225,7 +225,9 @@ def _line(axes: Axes, x: NDArray[np.int64], y: Floats, colour: str, *, style: st
     near[1:-1] = there
     alone = there & ~near[:-2] & ~near[2:]
     dots = axes.plot(x[alone], y[alone], ".", color=colour, markersize=5)
-    return dots + axes.plot(x, np.where(there, y, np.nan), style, color=colour, linewidth=1.4)
+    return dots + axes.plot(
+        x, np.where(there, y, np.nan), style, color=colour, linewidth=1.4, solid_capstyle="butt"
+    )
 
 
 def _draw_legend(figure: Figure, history: History, colours: Sheet) -> None:

@@ -123,7 +123,7 @@ class History:
         x, recall = self.number[rows].astype(np.float64), self.recall[rows]
         seen = np.isfinite(recall)
         ends = x[[0, -1]]
-        if not seen.any():
+        if not seen.any() or not math.isfinite(self.slope[row]):
             return ends, np.full(2, np.nan)
         return ends, recall[seen].mean() + self.slope[row] * (ends - x[seen].mean())
 
@@ -158,7 +158,7 @@ def slope_limits(history: History) -> tuple[float, float]:
     if np.ptp(values) * 2 > np.ptp(every) or decided.sum() < 2:
         values = every
     low, high = float(values.min()), float(values.max())
-    margin = 0.1 * (high - low) or 1e-3
+    margin = 0.1 * (high - low) if high - low > 1e-9 else 1e-3
     return low - margin, high + margin
 
 

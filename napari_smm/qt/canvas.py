@@ -185,7 +185,8 @@ class Curve:
         if (len(y) > MANY) != self._many:
             self._many = not self._many
             self.dress(self._colour)
-        self.line.setData(x.astype(np.float64), np.where(there, y, np.nan))
+        # Of nothing but gaps pyqtgraph cannot tell the bounds.
+        self.line.setData(*((x.astype(np.float64), np.where(there, y, np.nan)) if there.any() else ([], [])))
         self.dots.setData(x[shown], y[shown], size=4)
 
     def dress(self, colour: str) -> None:

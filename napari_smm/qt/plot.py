@@ -229,7 +229,8 @@ class RecallSlopePlot(EpochPlot):
         self.gamma.set(history.number, history.gamma)
         marked = history.number[updated]
         self.updates.setData(marked, np.full(len(marked), (floor + low) / 2), size=size)
-        self.updated_slopes.setData(marked, history.slope[updated], size=size)
+        sloped = updated & np.isfinite(history.slope)
+        self.updated_slopes.setData(history.number[sloped], history.slope[sloped], size=size)
         self._show_lower(_any(history.slope) or _any(history.gamma))
 
     def _fit_word(self) -> None:
@@ -242,16 +243,11 @@ class RecallSlopePlot(EpochPlot):
 
     def _move_cursor(self) -> None:
         super()._move_cursor()
-        row = self._row()
-        self.fit.setVisible(row is not None)
-        if row is not None:
-            self.fit.setData(*self._history.fit(row))
-
-    def _row(self) -> int | None:
-        """Of the epoch whose fit is shown, if it has one."""
-        number = self._history.number
-        row = int(np.searchsorted(number, math.inf if self._cursor is None else self._cursor, "right")) - 1
-        return row if row >= 0 and np.isfinite(self._history.slope[row]) else None
+        at = math.inf if self._cursor is None else self._cursor
+        row = int(np.searchsorted(self._history.number, at, side="right")) - 1
+        epochs, recalls = self._history.fit(row) if row >= 0 else (np.empty(0), np.empty(0))
+        self.fit.setVisible(_any(recalls))
+        self.fit.setData(epochs if _any(recalls) else [], recalls if _any(recalls) else [])
 
     def _dress(self, colours: Sheet) -> None:
         super()._dress(colours)
@@ -316,7 +312,7 @@ class LossPlot(EpochPlot):
         mean = class_mean(history.dice)
         self.mean.set(history.number, mean)
         self.panels[1].view.setYRange(*tenth_limits(history.dice.ravel()), padding=0)
-        best = history.number == history.best
+        best = (history.number == history.best) & np.isfinite(mean)
         self.best.setData(history.number[best], mean[best], size=7)
         self._show_lower(_any(mean))
 
@@ -476,7 +472,8 @@ def _around(values: Floats) -> tuple[float, float]:
     if not len(values):
         return 0.0, 1.0
     low, high = float(values.min()), float(values.max())
-    margin = 0.06 * (high - low) or 0.05 * abs(high) or 0.5
+    size = max(abs(low), abs(high), 1e-6)
+    margin = 0.06 * (high - low) if high - low > 1e-6 * size else 0.05 * size
     return low - margin, high + margin
 
 
@@ -487,9 +484,10 @@ def _logarithm(values: Floats) -> Floats:
 
 def _decades(low: float, high: float) -> list[tuple[float, str]]:
     """Ticks between two logarithms: where they are, and what they say."""
-    powers = range(math.floor(low), math.ceil(high) + 1)
+    first, last = math.floor(low), math.ceil(high)
+    powers = range(first, last + 1, max((last - first) // 4, 1))
     for digits in ((1,), (1, 2, 5), range(1, 10)):
-        ticks = [(math.log10(d * 10.0**k), f"{d * 10.0**k:g}") for k in powers for d in digits]
+        ticks = [(math.log10(d) + k, f"{float(f'{d}e{k}'):g}") for k in powers for d in digits]
         within = [tick for tick in ticks if low <= tick[0] <= high]
         if len(within) >= 3:
             break
