@@ -212,8 +212,8 @@ def require_memory(trained: Trained, rows: Rows, free: float) -> None:
     height, width, channels = rows.shape
     classes = len(trained.classes)
     if trained.config.data.size is not None:
-        # The image, its float32 copy and two to smooth it; the result, and its rows as they are written.
-        needed = height * width * (channels * (rows.dtype.itemsize + 12) + 8 * classes)
+        # The image, its float32 copy and that smoothed; the result, and its rows as they are written.
+        needed = height * width * (channels * (rows.dtype.itemsize + 8) + 8 * classes)
         what = f"the run {trained.root} resizes images, which takes {rows.name} as a whole"
         way = "a run without data.size predicts it tile by tile"
     else:
