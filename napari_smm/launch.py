@@ -192,21 +192,21 @@ def _launch(arguments: Sequence[str], folder: Path) -> Process:
         with (folder / LOG).open("ab") as log:
             popen = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=folder,
-                env=_environment(), **_detached(),
+                env=environment(), **detached(),
             )  # fmt: skip
     except OSError as error:
         raise InputError(f"the trainer cannot be started in {folder} ({error.strerror or error}).") from error
     return Process(popen, started)
 
 
-def _detached() -> dict[str, Any]:
+def detached() -> dict[str, Any]:
     """Arguments by which a process outlives this one and gets none of its Ctrl-C."""
     if sys.platform == "win32":
         return {"creationflags": subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP}
     return {"start_new_session": True}
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """This process's environment, in which the same engine is found."""
     found = {**os.environ, "PYTHONUNBUFFERED": "1"}
     root = Path(engine.__file__).resolve().parents[1]

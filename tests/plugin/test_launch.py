@@ -104,7 +104,7 @@ def ended(process: Process) -> bool:
 
 
 LAUNCHER = """
-import sys, time, tomllib
+import sys, time
 from pathlib import Path
 from engine.config import RunConfig
 from napari_smm.launch import start
@@ -119,11 +119,13 @@ def test_a_run_outlives_whoever_started_it_and_stops_when_asked(run: Path, few: 
     settings = config(few, "--training.epochs=5000", "--watch.train=0")
     command = [sys.executable, "-c", LAUNCHER, settings.model_dump_json(), str(run)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as launcher:
-        assert launcher.stdout is not None
-        pid = int(launcher.stdout.readline())
-        until(lambda: epochs(run))
-        assert os.getsid(pid) != os.getsid(launcher.pid)
-        launcher.kill()
+        try:
+            assert launcher.stdout is not None
+            pid = int(launcher.stdout.readline())
+            until(lambda: epochs(run))
+            assert os.getsid(pid) != os.getsid(launcher.pid)
+        finally:
+            launcher.kill()
     done = epochs(run)
     until(lambda: epochs(run) > done + 2)
     assert status_of(run) == "running"
@@ -152,6 +154,8 @@ def test_a_killed_run_has_crashed_leaves_no_zombie_and_can_be_resumed(run: Path,
     assert (entry.status, entry.data, entry.method, entry.epochs) == ("crashed", "few", "smm_v2", 15)
     assert 1 <= entry.epoch < 15
 
+    # What a user has put into the directory must not take the place of the trainer's modules.
+    (run / "torch.py").write_text("raise SystemExit(77)")
     again = resume(run)
     assert status_of(run, again) == "waiting", "a new trainer is on its way"
     until(lambda: ended(again))
@@ -412,9 +416,9 @@ def test_only_a_run_is_resumed_stopped_or_asked(tmp_path: Path) -> None:
 def test_the_engine_is_found_whether_it_is_installed_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["one", "two"]))
     monkeypatch.setattr(launch.sysconfig, "get_path", lambda name: "/site")
-    assert launch._environment()["PYTHONPATH"] == os.pathsep.join([str(ROOT), "one", "two"])
+    assert launch.environment()["PYTHONPATH"] == os.pathsep.join([str(ROOT), "one", "two"])
     monkeypatch.setattr(launch.sysconfig, "get_path", lambda name: str(ROOT))
-    assert launch._environment()["PYTHONPATH"] == os.pathsep.join(["one", "two"])
+    assert launch.environment()["PYTHONPATH"] == os.pathsep.join(["one", "two"])
 
 
 # Logs
