@@ -1,25 +1,33 @@
-"""A run's progress in napari's own activity dock."""
+"""The progress of a run or a prediction in napari's own activity dock."""
 
-from typing import Any
+from typing import Any, Protocol
 
 from napari.utils import progress
 
 from napari_smm.status import Display
-from napari_smm.watch import RunState
 
-STEPS = 1000
+STEPS = 100
+"""Resolution of the bar. At each step napari works off all waiting events of the window, so there are few."""
+
+
+class Living(Protocol):
+    """The state of something that goes on or has ended."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it goes on."""
 
 
 class Activity:
-    """One bar in the activity dock while a run goes on. Call it on the main thread only."""
+    """One bar in the activity dock while something goes on. Call it on the main thread only."""
 
     def __init__(self) -> None:
         """Show nothing yet."""
         self._bar: Any = None
         self._words = ""
 
-    def show(self, name: str, state: RunState | None, shown: Display) -> None:
-        """Show how far a living run is; nothing for one that has ended."""
+    def show(self, name: str, state: Living | None, shown: Display) -> None:
+        """Show how far a living one is; nothing for one that has ended."""
         if state is None or not state.alive or shown.done is None:
             self.close()
             return
