@@ -1,10 +1,30 @@
 """Settings of all tests."""
 
 import os
+import tempfile
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 # The same examples in every run of CI, so that it says the same of the same code; new ones at every desk.
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before napari and pytest-qt are loaded, which read these variables once."""
+    folder = tempfile.TemporaryDirectory(prefix="napari-smm-tests-")
+    config.add_cleanup(folder.cleanup)
+    os.environ["NAPARI_CONFIG"] = str(Path(folder.name) / "settings.yaml")
+    if "QT_API" in os.environ:
+        os.environ["PYTEST_QT_API"] = os.environ["QT_API"]
+
+
+@pytest.fixture(autouse=True)
+def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The workbench's folder, of this test only: where it puts data sets and runs."""
+    folder = tmp_path / "napari-smm-home"
+    monkeypatch.setenv("NAPARI_SMM_HOME", str(folder))
+    return folder
