@@ -7,7 +7,8 @@ of one class are 0 and 255, of several 0 … C. Resolution and calibration are c
 With --stream OUT, one IMAGE, which may be the folder of a zarr array (H, W) or (H, W, channels) that
 does not fit in memory, is predicted tile row by tile row into the folder OUT: probability (zarr,
 float32, class × H × W), smaller copies probability_1, probability_2 …, and meta.json. Meanwhile
-OUT/progress.json says how far it is, and creating a file OUT/cancel ends it.
+OUT/progress.json says how far it is, and creating a file OUT/cancel ends it. Several are predicted one
+after the other into OUT/NAME1, OUT/NAME2 … .
 """
 
 import os
@@ -41,9 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, … (default: auto)")
     parser.add_argument("--tile", type=int, help="longest side predicted at once, px (default: the run's)")
     parser.add_argument("--overwrite", action="store_true", help="replace results that are there")
-    parser.add_argument(
-        "--stream", type=Path, metavar="OUT", help="predict one image of any size into a folder"
-    )
+    parser.add_argument("--stream", type=Path, metavar="OUT", help="predict images of any size into a folder")
     options = parser.parse_args(arguments)
     if options.threshold is not None and not 0 <= options.threshold <= 1:
         raise InputError(f"--threshold {options.threshold} is no probability: 0 to 1 would work.")
@@ -68,21 +67,43 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def predict_stream(options: Namespace) -> int:
-    """Predict one image with ``--stream``. Returns the exit code, 130 after a cancel as after Ctrl-C."""
+    """Predict with ``--stream``. Returns the exit code, 130 after a cancel as after Ctrl-C."""
     for flag in ("out", "threshold"):
         if getattr(options, flag) is not None:
             raise InputError(
                 f"--{flag} goes with masks and TIFF files, and --stream writes probabilities as zarr: "
                 "leave one of the two out."
             )
-    if len(options.images) != 1:
-        raise InputError(f"--stream predicts one image, not {len(options.images)}: start it for each.")
-    done = stream(
-        options.run, Path(options.images[0]).expanduser(), options.stream, checkpoint=options.checkpoint,
-        device=options.device, tile=options.tile, overwrite=options.overwrite,
-    )  # fmt: skip
-    print(f"predicted into {options.stream}" if done else "cancelled")
-    return 0 if done else 130
+    for out, image in streamed(options.images, options.stream).items():
+        done = stream(
+            options.run, image, out, checkpoint=options.checkpoint, device=options.device,
+            tile=options.tile, overwrite=options.overwrite,
+        )  # fmt: skip
+        print(f"predicted into {out}" if done else "cancelled")
+        if not done:
+            return 130
+    return 0
+
+
+def streamed(given: Sequence[str], out: Path) -> dict[Path, Path]:
+    """Folder → image: `out` itself for one image, else a folder in it of each image's name.
+
+    Raises:
+        InputError: two images of one name.
+    """
+    images = [Path(path).expanduser() for path in given]
+    if len(images) == 1:
+        return {out: images[0]}
+    folders: dict[Path, Path] = {}
+    for image in images:
+        folder = out / image.stem
+        if folder in folders:
+            raise InputError(
+                f"{folders[folder]} and {image} would both be predicted into {folder}: "
+                "predict them one after the other, each with its own --stream."
+            )
+        folders[folder] = image
+    return folders
 
 
 def predict(

@@ -1,4 +1,4 @@
-"""A prediction of the window: a process of its own for each plane, its progress, its end. No torch, no Qt.
+"""A prediction of the window: a process of its own, its progress, its end. No torch, no Qt.
 
 Unlike a training run it belongs to the window that started it, and ends with it.
 """
@@ -10,11 +10,14 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from engine.errors import InputError
 from napari_smm import launch
@@ -30,6 +33,10 @@ State = Literal[
 ENDED: frozenset[State] = frozenset({"cancelled", "failed", "finished"})
 LOOK_SECONDS = 0.1
 """Time between two looks at what the process has done."""
+BATCH_BYTES = 2**30
+"""A process is given planes of so many bytes together, or one that is larger."""
+MOST_PLANES = 100
+"""A process is given no more, as a command line must not be too long."""
 PATIENCE_SECONDS = (2.0, 7.0)
 """After which a process that was asked to end is told to, and then killed."""
 
@@ -80,7 +87,7 @@ class CancelledError(Exception):
 
 
 class Prediction:
-    """A prediction that goes on in a thread, which starts a process for each plane and waits for it.
+    """A prediction that goes on in a thread, which starts a process and waits for it.
 
     Get one with :func:`start`. It ends with the last plane, when it is cancelled, or with Python.
     """
@@ -143,57 +150,70 @@ class Prediction:
 
     def _predict(self) -> None:
         count = len(self.source.planes)
-        widths = [len(str(length - 1)) for length in self.source.shape[:-2]]
-        folders: dict[Plane, Path] = {}
-        for number, plane in enumerate(self.source.planes):
-            name = "_".join(f"{at:0{width}d}" for at, width in zip(plane, widths, strict=True))
-            folders[plane] = self.out / (f"plane_{name}" if name else "plane")
-            self._predict_plane(plane, number, folders[plane])
+        folders = {plane: self.out / folder_name(self.source, plane) for plane in self.source.planes}
+        size = batch_size(self.source)
+        for first in range(0, count, size):
+            self._look()
+            self._predict_batch(dict(list(folders.items())[first : first + size]), first)
         self._say("finishing")
         planes = {plane: open_plane(folder, KEPT_BYTES // count) for plane, folder in folders.items()}
         self._look()
         self._result = PredictedArrays(planes, self.source, self.out)
         self._say("finished")
 
-    def _predict_plane(self, plane: Plane, number: int, folder: Path) -> None:
-        self._look()
-        image = stored_plane(self.source)
-        copy = self.out / "image.zarr"
+    def _predict_batch(self, folders: Mapping[Plane, Path], first: int) -> None:
+        """Predict planes by one process, since starting it takes seconds; `first` were predicted before."""
+        copies = self.out / "images"
         try:
-            if image is None:
-                write_plane(self.source, plane, image := copy, self._reading)
-            self._run(image, folder, number)
+            stored = stored_plane(self.source)
+            images = [stored] if stored is not None else self._copied(folders, copies)
+            self._run(images, list(folders.values()), first)
         finally:
-            shutil.rmtree(copy, ignore_errors=True)
+            shutil.rmtree(copies, ignore_errors=True)
 
-    def _reading(self, done: int, total: int) -> None:
+    def _copied(self, folders: Mapping[Plane, Path], copies: Path) -> list[Path]:
+        images = []
+        for number, (plane, folder) in enumerate(folders.items()):
+            images.append(copies / f"{folder.name}.zarr")
+            write_plane(self.source, plane, images[-1], partial(self._reading, number, len(folders)))
+        return images
+
+    def _reading(self, number: int, planes: int, done: int, total: int) -> None:
         self._look()
         if self._tiling is None:
-            self._say("reading", done=done, total=total)
+            self._say("reading", done=number * total + done, total=planes * total)
 
-    def _run(self, image: Path, folder: Path, number: int) -> None:
-        self._state = replace(self._state, plane=number + 1)
+    def _run(self, images: Sequence[Path], folders: Sequence[Path], first: int) -> None:
         if self._tiling is None:
             self._say("starting", done=0, total=0)
-        folder.mkdir(parents=True)
-        self._process.start(self._command(image, folder), self.out, folder)
+        for folder in folders:
+            folder.mkdir(parents=True)
+        self._process.start(self._command(images, folders), self.out, folders)
+        at = 0
         while self._process.runs():
-            self._follow(_progress(folder), number)
+            progress = read_progress(folders[at])
+            self._follow(progress, first + at)
             self._process.press()
-            time.sleep(LOOK_SECONDS)
+            if progress.get("state") == "finished" and at + 1 < len(folders):
+                at += 1
+            else:
+                time.sleep(LOOK_SECONDS)
         self._look()
-        ended = _progress(folder)
-        if self._process.code == 0 and ended.get("state") == "finished":
+        ends = [read_progress(folder) for folder in folders]
+        if self._process.code == 0 and all(end.get("state") == "finished" for end in ends):
             return
-        message = ended.get("message") if ended.get("state") == "failed" else None
-        words = message or epitaph(self._process.code, launch.log_tail(self.out))
-        raise InputError(words.replace(str(image), f"the image {self.source.name!r}"))
+        said = next((end["message"] for end in ends if end.get("state") == "failed"), None)
+        words = said or epitaph(self._process.code, launch.log_tail(self.out))
+        for image in images:
+            words = words.replace(str(image), f"the image {self.source.name!r}")
+        raise InputError(words)
 
-    def _command(self, image: Path, folder: Path) -> list[str]:
+    def _command(self, images: Sequence[Path], folders: Sequence[Path]) -> list[str]:
         # -P: what lies in the current folder must not take the place of the engine's modules.
-        command = [sys.executable, "-P", "-m", "engine.predict", str(self.run), str(image)]
+        command = [sys.executable, "-P", "-m", "engine.predict", str(self.run), *map(str, images)]
         chosen = ["--checkpoint", self._checkpoint] if self._checkpoint else []
-        return [*command, "--stream", str(folder), *chosen]
+        # Of several, each goes into a folder of its own name.
+        return [*command, "--stream", str(folders[0] if len(folders) == 1 else self.out), *chosen]
 
     def _follow(self, progress: Mapping[str, Any], number: int) -> None:
         tiles, done = int(progress.get("tiles", 0)), int(progress.get("done", 0))
@@ -202,14 +222,14 @@ class Prediction:
         now = time.monotonic()
         if self._tiling is None:
             self._tiling = now
-        count = len(self.source.planes)
-        whole, total = number * tiles + done, count * tiles
+        whole, total = number * tiles + done, len(self.source.planes) * tiles
+        where = {"done": whole, "total": total, "plane": number + 1}
         if whole == total:
-            self._say("finishing", done=whole, total=total)
+            self._say("finishing", **where)
             return
         took = now - self._tiling
         left = took * (total - whole) / whole if whole and took > 1 else None
-        self._say("running", done=whole, total=total, seconds_left=left)
+        self._say("running", seconds_left=left, **where)
 
     def _look(self) -> None:
         if self._process.cancelled.is_set():
@@ -226,12 +246,12 @@ class Prediction:
 
 
 class _Process:
-    """The process of the plane that is being predicted, if there is one."""
+    """The process that predicts, if there is one."""
 
     def __init__(self) -> None:
         self.cancelled = threading.Event()
         self._popen: subprocess.Popen[bytes] | None = None
-        self._folder = Path()
+        self._folders: Sequence[Path] = ()
         self._pressed = 0.0
         self._guard = threading.Lock()
 
@@ -240,7 +260,7 @@ class _Process:
         """The exit code, negative for a signal's number."""
         return None if self._popen is None else self._popen.poll()
 
-    def start(self, command: list[str], out: Path, folder: Path) -> None:
+    def start(self, command: list[str], out: Path, folders: Sequence[Path]) -> None:
         """Start the process, unless the prediction is cancelled."""
         with self._guard:
             if self.cancelled.is_set():
@@ -253,7 +273,7 @@ class _Process:
                     )  # fmt: skip
             except OSError as error:
                 raise InputError(f"the prediction cannot be started ({error.strerror or error}).") from error
-            self._folder = folder
+            self._folders = folders
 
     def runs(self) -> bool:
         """Whether it lives. One that has ended leaves no zombie."""
@@ -266,7 +286,8 @@ class _Process:
         now = time.monotonic()
         if not self._pressed:
             self._pressed = now
-            (self._folder / "cancel").touch()
+            for folder in self._folders:
+                (folder / "cancel").touch()
         if now - self._pressed > PATIENCE_SECONDS[1]:
             self._popen.kill()
         elif now - self._pressed > PATIENCE_SECONDS[0]:
@@ -337,6 +358,19 @@ def new_folder(source: PlaneSource) -> Path:
     return path
 
 
+def folder_name(source: PlaneSource, plane: Plane) -> str:
+    """Name of a plane's folder, which sorts as the planes do."""
+    widths = [len(str(length - 1)) for length in source.shape[:-2]]
+    return "_".join(["plane", *(f"{at:0{width}d}" for at, width in zip(plane, widths, strict=True))])
+
+
+def batch_size(source: PlaneSource) -> int:
+    """Planes whose copies are on the disk at once."""
+    height, width = source.shape[-2:]
+    pixel = source.channels * min(int(np.dtype(source.image.dtype).itemsize), 4)
+    return min(MOST_PLANES, max(1, BATCH_BYTES // (height * width * pixel)))
+
+
 def epitaph(code: int | None, log: list[str]) -> str:
     """Why a process ended without saying so itself, in a sentence, with the last line of its log."""
     how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with code {code}"
@@ -346,7 +380,7 @@ def epitaph(code: int | None, log: list[str]) -> str:
     return f"the prediction's process {how}{hint}; {last}"
 
 
-def _progress(folder: Path) -> Mapping[str, Any]:
+def read_progress(folder: Path) -> Mapping[str, Any]:
     """The folder's progress.json; empty where there is none yet."""
     try:
         found: Mapping[str, Any] = json.loads((folder / "progress.json").read_text("utf-8"))

@@ -334,6 +334,25 @@ def test_a_cancel_ends_it_within_a_tile(finished: Path, tmp_path: Path) -> None:
     assert not (out / "cancel").exists()
 
 
+def test_several_images_go_into_folders_of_their_names(finished: Path, tmp_path: Path) -> None:
+    shapes = {"a": (60, 50), "b": (40, 70), "c": (9, 9)}
+    images = {name: picture(shape, seed=number) for number, (name, shape) in enumerate(shapes.items())}
+    paths = [str(stored(tmp_path / f"{name}.zarr", image)) for name, image in images.items()]
+    command = [str(finished), *paths, "--device=cpu", "--stream"]
+    assert predict.main([*command, str(tmp_path / "out")]) == 0
+    trained = Trained.open(finished, device="cpu")
+    for name, image in images.items():
+        found = zarr.open_array(tmp_path / "out" / name / "probability", mode="r")[:]
+        np.testing.assert_allclose(found, trained.probability(image[..., None]), rtol=0, atol=1e-6)
+    # A cancel ends it, and what would have come after it.
+    (tmp_path / "again" / "b").mkdir(parents=True)
+    (tmp_path / "again" / "b" / "cancel").touch()
+    assert predict.main([*command, str(tmp_path / "again")]) == 130
+    assert state(tmp_path / "again" / "a")["state"] == "finished"
+    assert state(tmp_path / "again" / "b")["state"] == "cancelled"
+    assert not (tmp_path / "again" / "c").exists()
+
+
 def test_a_cancel_from_before_the_start_counts(finished: Path, tmp_path: Path) -> None:
     path, out = stored(tmp_path / "x.zarr", picture((50, 60))), tmp_path / "out"
     out.mkdir()
@@ -448,7 +467,7 @@ def test_what_nobody_foresaw_is_told_too(tmp_path: Path) -> None:
 def test_flags_that_do_not_go_together_are_refused(finished: Path, tmp_path: Path) -> None:
     image, out = str(stored(tmp_path / "x.zarr", picture((9, 9)))), str(tmp_path / "out")
     for more, said in (
-        (["--threshold=0.4"], "--threshold goes"), (["--out", out], "--out goes"), ([image], "not 2"),
+        (["--threshold=0.4"], "--threshold goes"), (["--out", out], "--out goes"), ([image], "both be"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=said):
             predict.main([str(finished), image, *more, "--stream", out])
