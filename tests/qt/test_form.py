@@ -311,10 +311,11 @@ def test_another_part_brings_its_settings_and_switching_back_what_was_typed(form
     assert form.value().optimizer.model_dump()["lr"] == 0.25
     assert not form.findChildren(QWidget, "setting-optimizer-momentum")
     assert len(told) == 3
+    choice.setCurrentText("sgd")
+    field(form, "optimizer", "momentum").line.setText("0.5")
     form.set_value(RunConfig())
     choice.setCurrentText("sgd")
-    choice.setCurrentText("adam")
-    assert form.value().optimizer == RunConfig().optimizer  # a new value starts afresh
+    assert form.value().optimizer.model_dump()["momentum"] == 0.9  # a new value starts afresh
 
 
 def test_the_loss_follows_the_method_until_it_is_chosen(form: SettingsForm) -> None:
