@@ -1,0 +1,65 @@
+"""The plugin costs napari nothing at its start, and never loads torch."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import engine
+
+ROOT = Path(engine.__file__).parents[1]
+MODULES = sorted(
+    ".".join(file.relative_to(ROOT).with_suffix("").parts)
+    for file in ROOT.glob("napari_smm/**/*.py")
+    if file.name != "__init__.py"
+)
+
+
+def answer(code: str) -> Any:
+    """The JSON that some code prints in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "QT_QPA_PLATFORM": "offscreen"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_what_napari_reads_at_its_start_loads_nothing_more_and_takes_under_a_tenth_of_a_second() -> None:
+    loaded, seconds = answer(
+        "import json, sys, time, napari, npe2; from napari.viewer import Viewer; had = set(sys.modules);"
+        "began = time.perf_counter(); import napari_smm;"
+        "npe2.PluginManifest.from_distribution('napari-smm'); took = time.perf_counter() - began;"
+        "print(json.dumps([sorted(set(sys.modules) - had), took]))"
+    )
+    assert loaded == ["napari_smm"]
+    assert seconds < 0.1
+
+
+def test_no_module_of_the_plugin_loads_torch() -> None:
+    assert len(MODULES) > 20
+    assert (
+        answer(
+            "import importlib, json, sys;"
+            f"[importlib.import_module(name) for name in {MODULES!r}];"
+            "print(json.dumps([name for name in ('torch', 'monai') if name in sys.modules]))"
+        )
+        == []
+    )
+
+
+def test_what_needs_no_window_loads_no_qt() -> None:
+    free = [name for name in MODULES if not name.startswith("napari_smm.qt.")]
+    assert (
+        answer(
+            "import importlib, json, sys;"
+            f"[importlib.import_module(name) for name in {free!r}];"
+            "print(json.dumps([name for name in ('qtpy', 'PyQt5', 'PyQt6') if name in sys.modules]))"
+        )
+        == []
+    )
