@@ -11,7 +11,6 @@ from engine.record import RunReader
 from engine.thresholds.curves import Curve
 from napari_smm.frames import Frames, Item, open_items
 from napari_smm.layers import LayerSpec, View, WatchedRun, layers
-from napari_smm.recall_picture import draw
 from napari_smm.watch import RunState, RunWatcher
 
 PICTURE = (360, 520)
@@ -81,6 +80,8 @@ class Feed:
         drawn = (state.newest, state.resumed)
         if state.epochs and drawn != self._drawn:
             self._history = History.of(state.epochs, state.classes, queue_of(RunReader(self.root)))
+            from napari_smm.recall_picture import draw  # loads matplotlib: half a second, here in the worker
+
             self._picture = draw(self._history, PICTURE)
             self._drawn = drawn
         run = WatchedRun(

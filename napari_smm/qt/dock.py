@@ -40,9 +40,13 @@ class Dock(QWidget):
                 if self.parent() is not None:
                     self._docked = True
                 elif self._docked:
+                    # napari lets go of a dock's widget without deleting it.
                     self.shut()
-            elif kind == QEvent.Type.Show and self.window() is not self:
-                self.workbench.guard(self.window())
+                    self.deleteLater()
+            elif kind == QEvent.Type.Show:
+                window = self.window()
+                if window is not None and window is not self:
+                    self.workbench.guard(window)
             elif kind == QEvent.Type.DeferredDelete:
                 self.shut()
         return bool(super().event(event))

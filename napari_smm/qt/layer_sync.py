@@ -86,17 +86,17 @@ class LayerSync(QObject):
 
     def _caption(self) -> None:
         """Name epoch and image on the canvas: napari's slider counts from 0, and says no name."""
-        snapshot, overlay = self._session.snapshot, self._viewer.text_overlay
-        item = snapshot.item if snapshot is not None else None
-        if overlay.text != self._text or item is None:
-            return  # the text is the user's own, or there is nothing to say
+        snapshot, overlay = self._session.snapshot, self._viewer.canvas.overlays.text
+        if snapshot is None or snapshot.item is None or overlay.text != self._text:
+            return  # there is nothing to say, or the text is the user's own
+        item = snapshot.item
         epoch = f"epoch {self._session.epoch} of {snapshot.state.total}" if snapshot.run.epochs else "epoch 0"
         self._text = f"{epoch} · {item.split} image {item.name}"
         overlay.text = self._text
         overlay.visible = True
 
     def _clear_caption(self) -> None:
-        overlay = self._viewer.text_overlay
+        overlay = self._viewer.canvas.overlays.text
         if self._text and overlay.text == self._text:
             overlay.text, overlay.visible = "", False
         self._text = ""
@@ -122,10 +122,11 @@ class LayerSync(QObject):
     def _on_step(self) -> None:
         """The user moved napari's own slider."""
         axis = self._epoch_axis()
-        if self._moving or axis is None:
+        snapshot = self._session.snapshot
+        if self._moving or axis is None or snapshot is None:
             return
         epoch = round(self._viewer.dims.point[axis])
-        if 1 <= epoch <= self._session.snapshot.run.epochs and epoch != self._session.epoch:
+        if 1 <= epoch <= snapshot.run.epochs and epoch != self._session.epoch:
             self._session.show_epoch(epoch)
 
     # What goes out, a layer a turn

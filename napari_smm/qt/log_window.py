@@ -58,6 +58,7 @@ class LogWindow(QDialog):
         if text == self.text.toPlainText():
             return
         bar = self.text.verticalScrollBar()
+        assert bar is not None
         at_end = bar.value() >= bar.maximum() - 2
         self.text.setPlainText(text)
         if at_end:

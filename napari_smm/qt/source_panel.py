@@ -124,6 +124,7 @@ class SourcePanel(QWidget):
         self._pages.setCurrentIndex(index)
         for number in range(self._pages.count()):
             page = self._pages.widget(number)
+            assert page is not None
             policy = page.sizePolicy()
             vertical = policy.Policy.Preferred if number == index else policy.Policy.Ignored
             page.setSizePolicy(policy.Policy.Preferred, vertical)
@@ -142,7 +143,11 @@ class SourcePanel(QWidget):
 
 def _offered(kind: type) -> Callable[[Any], bool]:
     """Whether a layer is of a kind, and not one that shows a run."""
-    return lambda layer: isinstance(layer, kind) and MARK not in layer.metadata
+
+    def wanted(layer: Any) -> bool:
+        return isinstance(layer, kind) and MARK not in layer.metadata  # type: ignore[attr-defined]
+
+    return wanted
 
 
 def _form(fields: dict[str, QWidget]) -> QFormLayout:

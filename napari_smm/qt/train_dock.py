@@ -141,8 +141,10 @@ class TrainDock(Dock):
             self.preset.addItem(name, name)
             self.preset.setItemData(self.preset.count() - 1, about, Qt.ItemDataRole.ToolTipRole)
         menu = QMenu(self)
-        menu.addAction("Load settings…").triggered.connect(lambda: self._load())
-        menu.addAction("Save settings…").triggered.connect(lambda: self._save())
+        for words, action in (("Load settings…", self._load), ("Save settings…", self._save)):
+            entry = menu.addAction(words)
+            assert entry is not None
+            entry.triggered.connect(partial(_without_arguments, action))
         files = QToolButton(self)
         files.setText("File")
         files.setObjectName("train-settings-file")
@@ -313,6 +315,10 @@ class TrainDock(Dock):
         self.panel.show_display(shown, detail=self._fault, has_log=self.session.root is not None)
         self.form.set_locked(bool(self._busy))
         self._activity.show(f"training {self.session.root.name}" if self.session.root else "", state, shown)
+
+
+def _without_arguments(action: Callable[[], None], *_: object) -> None:
+    action()
 
 
 def located(config: RunConfig, root: str, classes: dict[str, list[int | str]] | None = None) -> RunConfig:

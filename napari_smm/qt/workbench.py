@@ -1,14 +1,16 @@
 """The workbench of one viewer: its session, its clock and its layers, alive while a dock is open."""
 
 import time
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import QEvent, QObject, QThread, QTimer
 from qtpy.QtWidgets import QMessageBox, QWidget
 
-from napari_smm.launch import request_stop
+from napari_smm.launch import remembered, request_stop, runs_folder
 from napari_smm.qt.layer_sync import LayerSync
+from napari_smm.reattach import newest_living
 from napari_smm.session import Session
 
 TICK_MILLISECONDS = 40
@@ -40,6 +42,7 @@ class Workbench(QObject):
         self._clock.setInterval(TICK_MILLISECONDS)
         self._clock.timeout.connect(self._tick)
         self._clock.start()
+        self._search: Future[Path | None] | None = self.session.run(find_living)
 
     def join(self, dock: QWidget) -> None:
         """A dock has opened."""
@@ -77,14 +80,24 @@ class Workbench(QObject):
 
     def _tick(self) -> None:
         began = time.perf_counter()
+        if self._search is not None and self._search.done():
+            self._reattach(self._search)
         self.session.tick(time.monotonic())
         self.longest = max(self.longest, time.perf_counter() - began)
+
+    def _reattach(self, search: "Future[Path | None]") -> None:
+        """Watch a run that is still going on, unless the user has chosen one meanwhile."""
+        self._search = None
+        found = search.result()
+        if found is not None and self.session.root is None:
+            self.session.watch(found)
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802 (Qt's name)
         """Ask what shall become of a living run when the user closes the window."""
         if watched is self._window and event is not None and event.type() == QEvent.Type.Close:
             # Whoever closes from a script, outside the event loop, is not asked: the run goes on.
-            by_user = event.spontaneous() or QThread.currentThread().loopLevel() > 0
+            thread = QThread.currentThread()
+            by_user = event.spontaneous() or (thread is not None and thread.loopLevel() > 0)
             if by_user and not self._may_close():
                 event.ignore()
                 return True
@@ -109,6 +122,11 @@ def workbench(viewer: Any) -> Workbench:
     """The workbench of a viewer, made if there is none. Viewers that napari wraps for plugins do too."""
     real = getattr(viewer, "__wrapped__", viewer)
     return Workbench._open.get(id(real)) or Workbench._open.setdefault(id(real), Workbench(real))
+
+
+def find_living() -> Path | None:
+    """The run that is still going on among those that the workbench knows of."""
+    return newest_living([runs_folder(), *remembered()])
 
 
 def ask_about(run: Path, parent: QWidget | None) -> str:
