@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import psutil
+from qtpy import sip
 from qtpy.QtCore import QCoreApplication, QEvent, QObject, QThread, QThreadPool, QTimer
 from qtpy.QtWidgets import QApplication
 
@@ -45,7 +46,7 @@ class Census:
 def census() -> Census:
     """Count what there is, after Qt and Python have cleared away what was left to them."""
     settle()
-    objects = [thing for thing in gc.get_objects() if issubclass(type(thing), QObject) and is_alive(thing)]
+    objects = [thing for thing in gc.get_objects() if issubclass(type(thing), QObject) and is_known(thing)]
     return Census(
         windows={id(window): Named(window) for window in QApplication.topLevelWidgets()},
         ours={id(o): Named(o) for o in objects if type(o).__module__.startswith("napari_smm.")},
@@ -83,13 +84,9 @@ def settle() -> None:
     gc.collect()
 
 
-def is_alive(thing: QObject) -> bool:
-    """Whether the C++ object behind a wrapper is still there."""
-    try:
-        thing.objectName()
-    except RuntimeError:
-        return False
-    return True
+def is_known(thing: QObject) -> bool:
+    """Whether the C++ object behind a wrapper is still there. Only of what was made in Python can that be told."""
+    return sip.ispycreated(thing) and not sip.isdeleted(thing)
 
 
 def threads(objects: list[QObject]) -> Iterator[tuple[int, str]]:
