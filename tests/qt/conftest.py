@@ -67,10 +67,10 @@ def left_before(qapp: "QApplication") -> list["Census"]:
 def nothing_is_left(
     request: pytest.FixtureRequest, qtbot: "QtBot", left_before: list["Census"]
 ) -> Iterator[None]:
-    """Fail a test after which windows, objects of the plugin, timers, threads or processes are left."""
+    """Fail a test that loads torch, or leaves windows, objects of the plugin, timers, threads or processes."""
     from leaks import census, end_processes, leaks_since
 
-    failures = request.session.testsfailed
+    failures, had_torch = request.session.testsfailed, "torch" in sys.modules
     yield
     left = leaks_since(left_before[0])
     if left:
@@ -79,3 +79,5 @@ def nothing_is_left(
     # The traceback of a failed test holds on to what the test had made.
     if left and request.session.testsfailed == failures:
         pytest.fail("; ".join(f"{kind} left: {', '.join(names)}" for kind, names in left.items()))
+    if "torch" in sys.modules and not had_torch:
+        pytest.fail("torch was loaded into the process of the viewer")

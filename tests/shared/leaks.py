@@ -85,7 +85,8 @@ def settle() -> None:
 
 
 def is_known(thing: QObject) -> bool:
-    """Whether the C++ object behind a wrapper is still there. Only of what was made in Python can that be told."""
+    """Whether the C++ object behind a wrapper is surely still there."""
+    # Of objects that Qt made itself, PyQt is not told when they are deleted.
     return sip.ispycreated(thing) and not sip.isdeleted(thing)
 
 
