@@ -67,7 +67,7 @@ def left_before(qapp: "QApplication") -> list["Census"]:
 def nothing_is_left(
     request: pytest.FixtureRequest, qtbot: "QtBot", left_before: list["Census"]
 ) -> Iterator[None]:
-    """Fail a test that loads torch, or leaves windows, objects of the plugin, timers, threads or processes."""
+    """Fail a test that loads torch, or leaves windows, our objects, timers, threads or processes."""
     from leaks import census, end_processes, leaks_since
 
     failures, had_torch = request.session.testsfailed, "torch" in sys.modules
