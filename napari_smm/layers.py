@@ -283,6 +283,39 @@ def _image(run: WatchedRun, item: Item) -> LayerSpec:
     )
 
 
+def outline_layer(run: WatchedRun, view: View, border: NDArray[np.uint8]) -> LayerSpec:
+    """The prediction's outline in the image and epoch in view.
+
+    Args:
+        run: the run.
+        view: what is in view.
+        border: uint8 (*S), 1 on the outline.
+    """
+    item = run.items[view.item]
+    return LayerSpec(
+        role="outline",
+        kind="image",
+        name="outline",
+        data=_still(item, border),
+        key=(item.number, view),
+        place=_place(item, epochs=False),
+        contrast_limits=(0.0, 1.0),
+        look={
+            "colormap": two_colours(None, colours.CONFUSED, "outline"),
+            "blending": "translucent",
+            "interpolation2d": "nearest",
+        },
+    )
+
+
+def in_place(run: WatchedRun, view: View, plane: NDArray[Any]) -> tuple[NDArray[Any], dict[str, Any]]:
+    """An array (*S) as the data of a layer on the image in view, all of its stack, and the transform."""
+    item = run.items[view.item]
+    whole = np.zeros((*_leading(item), *plane.shape), plane.dtype)
+    whole[() if item.placement is None else item.placement.plane] = plane
+    return whole, _place(item, epochs=False)
+
+
 def _limits(pixels: NDArray[Any]) -> tuple[float, float]:
     low, high = float(np.nanmin(pixels)), float(np.nanmax(pixels))
     return (low, high) if low < high else (low, low + 1)

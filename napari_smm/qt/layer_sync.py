@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from qtpy.QtCore import QObject, QTimer
+from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_smm.feed import Snapshot
 from napari_smm.layers import MARK, RANGE, THRESHOLDED, LayerSpec, Role, View, contrast_band, mark
@@ -21,6 +21,9 @@ class LayerSync(QObject):
     Layers that the user removes stay away until another run is watched. Their visibility, opacity
     and colours are the user's, once they are there.
     """
+
+    changed = Signal()
+    """Layers have come, or gone."""
 
     def __init__(self, viewer: Any, session: Session, parent: QObject | None = None) -> None:
         """Begin to follow a session."""
@@ -73,6 +76,7 @@ class LayerSync(QObject):
             self._leaving.extend(self._layers.values())
         self._layers, self._specs, self._dismissed = {}, {}, set()
         self._clear_caption()
+        self.changed.emit()
         self._start()
 
     def _on_updated(self, snapshot: Snapshot) -> None:
@@ -118,6 +122,7 @@ class LayerSync(QObject):
                 del self._layers[role]
                 self._specs.pop(role, None)
                 self._dismissed.add(role)
+                self.changed.emit()
 
     def _on_step(self) -> None:
         """The user moved napari's own slider."""
@@ -173,6 +178,7 @@ class LayerSync(QObject):
         if layer is not None:
             self._layers[spec.role] = layer
             self._specs[spec.role] = replace(spec, key=(), name="")
+            self.changed.emit()
         return layer
 
     def _add(self, spec: LayerSpec) -> None:
@@ -183,6 +189,7 @@ class LayerSync(QObject):
         if spec.role in THRESHOLDED:
             layer.contrast_limits_range = RANGE
         self._layers[spec.role] = layer
+        self.changed.emit()
         if spec.role == "recall slope" and all(MARK in other.metadata for other in self._viewer.layers):
             self._viewer.reset_view()  # it stands beside the image, out of view
         if active is not None and active is not layer:
