@@ -90,8 +90,10 @@ class RunTree(QTreeWidget):
             self._stretch()
 
     def _stretch(self) -> None:
-        others = sum(self.columnWidth(column) for column in range(1, len(COLUMNS)))
-        self.setColumnWidth(0, max(NAME, self.viewport().width() - others))
+        """Give the names what the others leave; where not all fit, those that do fill the list."""
+        others = [self.columnWidth(column) for column in range(1, len(COLUMNS))]
+        rooms = [self.viewport().width() - sum(others[:shown]) for shown in range(len(others), -1, -1)]
+        self.setColumnWidth(0, next((room for room in rooms if room >= NAME), NAME))
 
     def _items(self) -> list[QTreeWidgetItem]:
         found = (self.topLevelItem(number) for number in range(self.topLevelItemCount()))

@@ -446,11 +446,13 @@ def test_a_run_that_is_dropped_is_watched_and_a_folder_of_runs_listed(
     assert drop(tmp_path / "server", dock)
     wait_for_runs(qtbot, dock, 1)
     assert launch.remembered() == [tmp_path / "server"]
-    assert drop(one, dock)
+    assert drop(one, child(dock, QTreeWidget, "runs-list").viewport())
     assert dock.session.root == one
-    # On the canvas, where napari would else ask which reader is to open the folder.
-    assert drop(other, viewer.window._qt_viewer)
+    assert drop(other, child(dock, QTextBrowser, "runs-details").viewport())
     assert dock.session.root == other
+    # On the canvas, where napari would else ask which reader is to open the folder.
+    assert drop(one, viewer.window._qt_viewer)
+    assert dock.session.root == one
 
 
 def test_other_things_that_are_dropped_on_the_canvas_are_napari_s(
@@ -502,6 +504,12 @@ def test_the_dock_is_small_enough_and_lets_go_of_everything(
     least = dock.minimumSizeHint()
     assert least.width() <= 390
     assert least.height() <= 640
+    tree = child(dock, QTreeWidget, "runs-list")
+    for width in (330, 390, 600):
+        dock.resize(width, 640)
+        ends = [tree.columnViewportPosition(c) + tree.columnWidth(c) for c in range(len(COLUMNS))]
+        # No column is cut at the right end.
+        assert tree.viewport().width() in ends
     session = dock.session
     dock.shut()
     assert len(session.watched) == 0
