@@ -26,15 +26,18 @@ def train_on_layers(viewer: Viewer) -> None:
 
 def predict(viewer: Viewer) -> None:
     """Open the dock that predicts with a run, with the selected Image layer chosen."""
+    from qtpy.QtWidgets import QDockWidget
+
     from napari_smm.qt.predict_panel import PredictPanel
 
-    panel = next(
-        (dock for dock in viewer.window.dock_widgets.values() if isinstance(dock, PredictPanel)), None
-    )
+    docks = viewer.window.dock_widgets.values()
+    panel = next((dock for dock in docks if isinstance(dock, PredictPanel)), None)
     if panel is None:
         panel = PredictPanel(viewer)
         viewer.window.add_dock_widget(panel, name="Predict", area="right")
     frame = panel.parentWidget()
+    while frame is not None and not isinstance(frame, QDockWidget):
+        frame = frame.parentWidget()
     if frame is not None:
         frame.show()
         frame.raise_()

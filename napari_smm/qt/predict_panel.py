@@ -39,6 +39,7 @@ STEPS = 1000
 """Resolution of the progress bar."""
 WIDEST = 500
 """Pixels of the list of runs."""
+LOOKING = "looking for runs…"
 NO_RUNS = "no run with a checkpoint yet"
 NO_IMAGES = "no Image layer is open"
 CHECKPOINT_WORDS = {"best": "best epoch", "last": "last epoch"}
@@ -172,6 +173,8 @@ class PredictPanel(Dock):
     def _build(self) -> None:
         self.run = RunCombo(self)
         self.run.setObjectName("predict-run")
+        self.run.addItem(LOOKING)
+        self.run.setEnabled(False)
         self.checkpoint = QComboBox(self)
         self.checkpoint.setObjectName("predict-checkpoint")
         self.image = LayerCombo(self.viewer, _offered, NO_IMAGES, self)
@@ -343,7 +346,7 @@ class PredictPanel(Dock):
         except (InputError, OSError) as error:
             _complain(self.run_error, str(error))
             choices = self._choices
-        if choices != self._choices or not self.run.count():
+        if choices != self._choices or self.run.currentText() == LOOKING:
             self._offer(choices)
         wanted = next((at for at, choice in enumerate(self._choices) if choice.path == self._wanted), None)
         if wanted is not None:
@@ -406,7 +409,7 @@ class PredictPanel(Dock):
         self.bar.setRange(0, 0 if shown.done is None else STEPS)
         self.bar.setValue(0 if shown.done is None else round(shown.done * STEPS))
         self.bar.setUpdatesEnabled(True)
-        self.begin.setEnabled(shown.can_start and not self.busy)
+        self.begin.setEnabled(shown.can_start and not self.busy and self.run.currentText() != LOOKING)
         self.halt.setEnabled(shown.can_stop)
         began = time.perf_counter()
         if state is not None and self.prediction is not None:
