@@ -208,6 +208,7 @@ def layers(found: PredictedArrays, run: Path) -> list[LayerArguments]:
             "kind": "prediction",
             "classes": [name],
             "class": cls,
+            "of": len(found.classes),
             "checkpoint": found.checkpoint,
             "epoch": found.epoch,
             "folder": str(found.folder),

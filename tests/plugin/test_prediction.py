@@ -36,6 +36,7 @@ from napari_smm.prediction import (
     start,
 )
 from napari_smm.predictors import note, offered_runs
+from napari_smm.targets import Target, offered
 
 PATIENCE = 90.0
 """Seconds that a process may take to start on a busy machine."""
@@ -208,6 +209,12 @@ def test_one_plane_of_a_gray_stack_by_a_run_on_colour(colour_run: Path, tmp_path
     assert [made.visible for made in shown] == [True, False]
     assert [made.metadata[MARK]["classes"] for made in shown] == [[name] for name in found.classes]
     assert shown[0].name == f"probability · mine · {found.classes[0]}"
+    # The Threshold dock takes each, and knows which class it is.
+    tried = [Target.of_layers(made, None) for made in shown if offered(made)]
+    assert [(target.number, target.several, target.class_axis) for target in tried] == [
+        (0, True, None),
+        (1, True, None),
+    ]
 
 
 def test_colour_becomes_gray_as_for_files(gray_run: Path, tmp_path: Path) -> None:
