@@ -114,11 +114,11 @@ class TargetLayers(QObject):
         for role in roles:
             levels = self._levels(role)
             layer = self._viewer.add_image(
-                levels if len(levels) > 1 else levels[0],
+                levels if self._target_layer.multiscale else levels[0],
                 name=f"{role} · {self.target.name}",
                 metadata={MARK: {"role": role, "target": self.target.name}},
                 rgb=False,
-                multiscale=len(levels) > 1,
+                multiscale=self._target_layer.multiscale,
                 contrast_limits=contrast_band(self._threshold),
                 **place,
                 **self._look(role),
@@ -145,9 +145,7 @@ class TargetLayers(QObject):
     def _set_data(self) -> None:
         for role, layer in self._layers.items():
             levels = self._levels(role)
-            if layer.multiscale != (len(levels) > 1):
-                layer.multiscale = len(levels) > 1
-            layer.data = levels if len(levels) > 1 else levels[0]
+            layer.data = levels if layer.multiscale else levels[0]
             layer.editable = False
             layer.contrast_limits = contrast_band(self._threshold)
 
