@@ -167,6 +167,17 @@ def test_a_closed_panel_ends_its_process(qtbot: QtBot, panel: PredictPanel, view
     assert list((home / "predictions").iterdir()) == []
 
 
+def test_a_closed_viewer_ends_its_process(qtbot: QtBot, panel: PredictPanel, viewer: Any) -> None:
+    viewer.add_image(picture(4000, 3000), name="mine")
+    press(qtbot, panel, "predict-start")
+    qtbot.waitUntil(lambda: panel.prediction is not None and bool(processes()), timeout=PATIENCE)
+    prediction = panel.prediction
+    viewer.close()
+    qtbot.waitUntil(lambda: prediction.poll().state == "cancelled", timeout=20_000)
+    assert processes() == []
+    assert bars() == []
+
+
 def test_a_panel_closed_before_its_prediction_has_started(
     qtbot: QtBot, panel: PredictPanel, viewer: Any, home: Path
 ) -> None:
