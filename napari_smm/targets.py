@@ -19,6 +19,8 @@ Index = tuple[int, ...]
 
 BAND = 2**22
 """Pixels that are looked at together."""
+CACHED = 2**16
+"""Pixels that are masked together: they stay in the processor's cache, which is three times as fast."""
 MOST_PIXELS = 2**28
 """Of a stack whose planes are all counted: each stays in memory, sorted."""
 
@@ -313,11 +315,21 @@ class Masked:
         axes = [np.arange(length)[part] for length, part in zip(self.shape, parts, strict=True)]
         p = _taken(self._p, [*map(np.asarray, self._key), *axes])
         if self._role == "prediction":
-            return masked(p, None, None, self._role)
+            return p.astype(np.float32, copy=False)
         assert self._truth is not None
         # Where the truth has more pixels, the one in the middle of each of ours.
         lengths = zip(axes, map(int, self._truth.shape), self.shape, strict=True)
         labels = _taken(self._truth, [(2 * axis + 1) * full // (2 * own) for axis, full, own in lengths])
+        if p.size <= CACHED:
+            return self._masked(p, labels)
+        out = np.empty(p.shape, np.float32)
+        rows = max(1, CACHED * len(p) // p.size)
+        for first in range(0, len(p), rows):
+            band = slice(first, first + rows)
+            out[band] = self._masked(p[band], labels[band])
+        return out
+
+    def _masked(self, p: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.float32]:
         return masked(p, self._target.is_foreground(labels, self._cls), None, self._role)
 
 

@@ -55,10 +55,12 @@ class TargetLayers(QObject):
         self._viewer, self._target_layer, self._truth_layer = viewer, target_layer, truth_layer
         self._cls, self._threshold = cls, threshold
         self._layers: dict[Role, Any] = {}
+        self._stale: list[Role] = []
         self._open = True
         self.target = Target.of_layers(target_layer, truth_layer)
         self.target.key(cls)
         self._rest = _timer(self, REST, self._show_painted)
+        self._turn = _timer(self, 0, self._refresh)
         self._farewell = _timer(self, 0, self._leave)
         self._add()
         viewer.layers.events.removed.connect(self._on_removed)
@@ -180,16 +182,23 @@ class TargetLayers(QObject):
         if self.target.truth is not labels_levels(self._truth_layer)[0]:
             self._on_data()
             return
-        for role, layer in self._layers.items():
-            if role != "prediction":
-                layer.refresh(extent=False)
+        self._stale = [role for role in self._layers if role != "prediction"]
+        self._turn.start()
         self.changed.emit()
+
+    def _refresh(self) -> None:
+        # A layer a turn, for a large one takes a while.
+        if layer := self._layers.get(self._stale.pop()):
+            layer.refresh(extent=False)
+        if self._stale:
+            self._turn.start()
 
     def _on_removed(self, event: Any) -> None:
         if event.value is self._target_layer:
             self._go()
         elif event.value is self._truth_layer:
             self._rest.stop()
+            self._turn.stop()
             _painted(self._truth_layer, self._on_painted, connect=False)
             self._truth_layer = None
             self._farewell.start()
@@ -223,6 +232,7 @@ class TargetLayers(QObject):
             return
         self._open = False
         self._rest.stop()
+        self._turn.stop()
         self._viewer.layers.events.removed.disconnect(self._on_removed)
         for name in PLACE:
             getattr(self._target_layer.events, name).disconnect(self._on_moved)

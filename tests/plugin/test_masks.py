@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 SIDES = st.integers(1, 12)
 
 
+@settings(deadline=None)
 @given(hnp.arrays(np.bool_, st.tuples(SIDES, SIDES)), st.integers(1, 40))
 def test_the_outline_is_the_mask_without_its_erosion(mask: np.ndarray, band: int) -> None:
     inner = ndimage.binary_erosion(mask, border_value=1)
@@ -54,6 +55,7 @@ def test_the_outline_of_a_large_mask_takes_a_blink() -> None:
     assert min(seconds() for _ in range(10)) < 0.06
 
 
+@settings(deadline=None)
 @given(st.data(), st.sampled_from([np.float16, np.float32, np.float64]), st.integers(1, 4))
 def test_label_maps_are_the_engines(data: st.DataObject, dtype: type, classes: int) -> None:
     # Few values, so that ties and a p that equals T come up.

@@ -7,13 +7,13 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from napari.layers import Image, Labels
 
 from engine.errors import InputError
 from napari_smm import targets
-from napari_smm.layers import ABOVE, BELOW, MARK, mark, masked
+from napari_smm.layers import ABOVE, BELOW, MARK, THRESHOLDED, mark, masked
 from napari_smm.targets import (
     Masked,
     Target,
@@ -163,6 +163,7 @@ def test_more_names_than_planes_are_no_class_axis() -> None:
     assert target_of(p_of(4, 8, 9), None, predicted(["a", "b"])).classes == ("",)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([np.float16, np.float32, np.float64]), st.floats(0, 1))
 def test_counts_and_shares_are_exact_at_any_threshold(seed: int, dtype: Any, threshold: float) -> None:
     rng = np.random.default_rng(seed)
@@ -220,6 +221,14 @@ def test_masked_arrays_are_the_masked_array_indexed(key: Any, kind: str, role: A
     assert found.dtype == np.float32 == found[key].dtype
     np.testing.assert_array_equal(found[key], wanted)
     np.testing.assert_array_equal(np.asarray(found)[key], wanted)
+
+
+@pytest.mark.parametrize("shape", [(300, 400), (3, 300, 400), (7, 2, 65537)])
+def test_large_masked_arrays_are_made_of_bands(shape: tuple[int, ...]) -> None:
+    p, truth = p_of(*shape), RNG.integers(0, 2, shape).astype(np.uint8)
+    for role in THRESHOLDED:
+        found = Masked(target_of(p, truth), 0, role)[...]
+        np.testing.assert_array_equal(found, masked(p, truth > 0, None, role))
 
 
 def test_masked_arrays_read_no_more_than_is_looked_at(tmp_path: Path) -> None:

@@ -97,12 +97,16 @@ def test_a_target_is_shown_moved_painted_and_left(qtbot: QtBot, viewer: Any) -> 
     truth.data_setitem(tuple(np.array(axis) for axis in ([plane] * 4, [6] * 4, range(4))), 0)
     with qtbot.waitSignal(shown.changed, timeout=3000):
         pass
-    positives = shown.layer("false positives")._slice.image.raw
-    negatives = shown.layer("false negatives")._slice.image.raw
-    assert (positives[5, :4] == BELOW).all()
-    np.testing.assert_array_equal(negatives[5, :4], P[plane, 5, :4])
-    np.testing.assert_array_equal(positives[6, :4], P[plane, 6, :4])
-    assert (negatives[6, :4] == ABOVE).all()
+
+    def painted() -> None:
+        positives = shown.layer("false positives")._slice.image.raw
+        negatives = shown.layer("false negatives")._slice.image.raw
+        assert (positives[5, :4] == BELOW).all()
+        np.testing.assert_array_equal(negatives[5, :4], P[plane, 5, :4])
+        np.testing.assert_array_equal(positives[6, :4], P[plane, 6, :4])
+        assert (negatives[6, :4] == ABOVE).all()
+
+    qtbot.waitUntil(painted, timeout=3000)
 
     # Data set anew show too.
     with qtbot.waitSignal(shown.changed, timeout=3000):
