@@ -145,6 +145,7 @@ class PredictPanel(Dock):
             return
         job = partial(start, choice.path, source, checkpoint=self.checkpoint.currentData())
         self.prediction = None
+        self.state.setToolTip("")
         self._order = self.session.run(job)
         self._clock.start()
         self._show()
@@ -383,6 +384,7 @@ class PredictPanel(Dock):
             self._taken = True
             if prediction.poll().state == "finished":
                 self._waiting.extend(layers(prediction.result(), prediction.run))
+                self.state.setToolTip(f"The probabilities are kept in {prediction.out}")
 
     def _add(self, layer: LayerArguments) -> float:
         """Add a layer. Returns the seconds that napari took, as for any other layer."""

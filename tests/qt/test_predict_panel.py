@@ -115,6 +115,7 @@ def test_a_prediction_in_the_window(qtbot: QtBot, panel: PredictPanel, viewer: A
     assert order[0] == "Starting"
     assert {"▶ Predicting", "activity", "✔ Finished"} <= set(order)
     assert order[-1] == "✔ Finished"
+    assert str(panel.prediction.out) in child(panel, QLabel, "predict-status").toolTip()
     assert shown[-1] == 1000
     assert len({value for value in shown if 0 < value < 1000}) >= 2
     assert bars() == []
