@@ -73,7 +73,8 @@ class LayerSync(QObject):
     def _on_watched(self, root: object) -> None:
         self._jobs.clear()
         if root is not None:
-            self._leaving.extend(self._layers.values())
+            # From the top down: vispy 0.17 crashes while drawing when they go from the bottom up.
+            self._leaving.extend(reversed(self._layers.values()))
         self._layers, self._specs, self._dismissed = {}, {}, set()
         self._clear_caption()
         self.changed.emit()
@@ -176,6 +177,9 @@ class LayerSync(QObject):
         known = mark(self._session.root, spec.role)[MARK]
         layer = next((layer for layer in self._viewer.layers if layer.metadata.get(MARK) == known), None)
         if layer is not None:
+            layer.editable = False
+            if spec.role in THRESHOLDED:
+                layer.contrast_limits_range = RANGE
             self._layers[spec.role] = layer
             self._specs[spec.role] = replace(spec, key=(), name="")
             self.changed.emit()

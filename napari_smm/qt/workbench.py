@@ -9,6 +9,7 @@ from typing import Any
 from qtpy.QtCore import QEvent, QObject, QThread, QTimer
 from qtpy.QtWidgets import QMessageBox, QWidget
 
+from engine.errors import InputError
 from napari_smm.launch import remembered, request_stop, runs_folder
 from napari_smm.qt.layer_sync import LayerSync
 from napari_smm.reattach import newest_living
@@ -40,19 +41,20 @@ class Workbench(QObject):
         self.sync = LayerSync(viewer, self.session, self)
         self.longest = 0.0
         self.move_threshold: Callable[[float], None] = self._move_threshold
-        self._docks: list[QWidget] = []
+        self._docks: list[Any] = []
         self._window: QWidget | None = None
+        self._closing = False
         self._clock = QTimer(self)
         self._clock.setInterval(TICK_MILLISECONDS)
         self._clock.timeout.connect(self._tick)
         self._clock.start()
         self._search: Future[Path | None] | None = self.session.run(find_living)
 
-    def join(self, dock: QWidget) -> None:
+    def join(self, dock: Any) -> None:
         """A dock has opened."""
         self._docks.append(dock)
 
-    def part(self, dock: QWidget) -> None:
+    def part(self, dock: Any) -> None:
         """A dock has closed. The last one ends the workbench; runs go on, and layers stay."""
         if dock in self._docks:
             self._docks.remove(dock)
@@ -95,20 +97,35 @@ class Workbench(QObject):
     def _reattach(self, search: "Future[Path | None]") -> None:
         """Watch a run that is still going on, unless the user has chosen one meanwhile."""
         self._search = None
-        found = search.result()
+        try:
+            found = search.result()
+        except (InputError, OSError) as error:
+            self.session.failed.emit(str(error))
+            return
         if found is not None and self.session.root is None:
             self.session.watch(found)
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802 (Qt's name)
-        """Ask what shall become of a living run when the user closes the window."""
-        if watched is self._window and event is not None and event.type() == QEvent.Type.Close:
+        """Ask what shall become of a living run when the user closes the window; end with the window."""
+        if watched is not self._window or event is None:
+            return False
+        if event.type() == QEvent.Type.Close:
+            self._closing = False
             # Whoever closes from a script, outside the event loop, is not asked: the run goes on.
             thread = QThread.currentThread()
             by_user = event.spontaneous() or (thread is not None and thread.loopLevel() > 0)
             if by_user and not self._may_close():
                 event.ignore()
                 return True
+            self._closing = True
+        elif event.type() == QEvent.Type.Hide and self._closing:
+            self._shut()  # napari has closed it, and will delete what the layers are drawn on
         return False
+
+    def _shut(self) -> None:
+        for dock in list(self._docks):
+            dock.shut()
+        self.close()
 
     def living_run(self) -> Path | None:
         """The watched run, if a process trains in it."""
