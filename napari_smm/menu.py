@@ -26,8 +26,6 @@ def train_on_layers(viewer: Viewer) -> None:
 
 def predict(viewer: Viewer) -> None:
     """Open the dock that predicts with a run, with the selected Image layer chosen."""
-    from qtpy.QtWidgets import QDockWidget
-
     from napari_smm.qt.predict_panel import PredictPanel
 
     docks = viewer.window.dock_widgets.values()
@@ -35,12 +33,7 @@ def predict(viewer: Viewer) -> None:
     if panel is None:
         panel = PredictPanel(viewer)
         viewer.window.add_dock_widget(panel, name="Predict", area="right")
-    frame = panel.parentWidget()
-    while frame is not None and not isinstance(frame, QDockWidget):
-        frame = frame.parentWidget()
-    if frame is not None:
-        frame.show()
-        frame.raise_()
+    panel.bring()
     chosen = _first([layer for layer in reversed(viewer.layers) if layer in viewer.layers.selection], Image)
     if chosen is not None:
         panel.choose_image(chosen)

@@ -12,6 +12,7 @@ from qtpy.QtCore import Qt, QTimer, Signal
 from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import (
     QComboBox,
+    QDockWidget,
     QGridLayout,
     QHBoxLayout,
     QLabel,
@@ -114,6 +115,15 @@ class PredictPanel(Dock):
     def choose_image(self, layer: Any) -> None:
         """Choose an Image layer."""
         self.image.choose(layer)
+
+    def bring(self) -> None:
+        """Show the dock that it is in, in front of those behind which it may be."""
+        frame = self.parentWidget()
+        while frame is not None and not isinstance(frame, QDockWidget):
+            frame = frame.parentWidget()
+        if frame is not None:
+            frame.show()
+            frame.raise_()
 
     def search(self) -> None:
         """Look for runs again."""
