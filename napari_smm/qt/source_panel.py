@@ -5,7 +5,7 @@ from typing import Any
 
 from napari.layers import Image, Labels
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QStackedWidget, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QVBoxLayout, QWidget
 
 from engine.errors import InputError
 from napari_smm.annotation import Pair
@@ -56,26 +56,21 @@ class SourcePanel(QWidget):
         self.error.setWordWrap(True)
         self.error.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.error.hide()
-        self._pages = QStackedWidget(self)
-        self._pages.addWidget(_rows({"Folder": self.folder}))
-        self._pages.addWidget(
-            _rows(
-                {
-                    "Image": self.image,
-                    "Labels": self.labels,
-                    "Labels mean": self.meaning,
-                    "Empty planes": self.unlabelled,
-                }
-            )
-        )
         about = QLabel("Thin branching structures, generated: 96 images of 128 × 128 pixels.")
         about.setWordWrap(True)
-        self._pages.addWidget(about)
+        layers = {
+            "Image": self.image,
+            "Labels": self.labels,
+            "Labels mean": self.meaning,
+            "Empty planes": self.unlabelled,
+        }
+        self._pages = (_rows({"Folder": self.folder}), _rows(layers), about)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
         column.addLayout(_form({"Train on": self.kind}))
-        column.addWidget(self._pages)
+        for page in self._pages:
+            column.addWidget(page)
         column.addWidget(self.error)
         self.kind.currentIndexChanged.connect(self._turn)
         self.folder.edited.connect(self._anew)
@@ -120,15 +115,8 @@ class SourcePanel(QWidget):
         self.labels.leave()
 
     def _turn(self) -> None:
-        index = self.kind.currentIndex()
-        self._pages.setCurrentIndex(index)
-        for number in range(self._pages.count()):
-            page = self._pages.widget(number)
-            assert page is not None
-            policy = page.sizePolicy()
-            vertical = policy.Policy.Preferred if number == index else policy.Policy.Ignored
-            page.setSizePolicy(policy.Policy.Preferred, vertical)
-        self._pages.adjustSize()
+        for number, page in enumerate(self._pages):
+            page.setVisible(number == self.kind.currentIndex())
         self._anew()
 
     def _anew(self, *_: object) -> None:

@@ -114,7 +114,7 @@ class Workbench(QObject):
             # Whoever closes from a script, outside the event loop, is not asked: the run goes on.
             thread = QThread.currentThread()
             by_user = event.spontaneous() or (thread is not None and thread.loopLevel() > 0)
-            if by_user and not self._may_close():
+            if by_user and not self.may_close():
                 event.ignore()
                 return True
             self._closing = True
@@ -132,7 +132,8 @@ class Workbench(QObject):
         snapshot = self.session.snapshot
         return snapshot.state.root if snapshot is not None and snapshot.state.alive else None
 
-    def _may_close(self) -> bool:
+    def may_close(self) -> bool:
+        """Whether the window may close: asks what shall become of a living run, if there is one."""
         run = self.living_run()
         if run is None:
             return True

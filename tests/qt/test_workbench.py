@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QApplication, QMessageBox
 from runs import MadeRun, watched_item
 
 from napari_smm.qt.dock import Dock
-from napari_smm.qt.workbench import Workbench, workbench
+from napari_smm.qt.workbench import workbench
 
 
 @pytest.fixture
@@ -60,25 +60,17 @@ def test_the_user_is_asked_before_a_window_with_a_living_run_closes(
     assert asked == ["run is still training."]
     assert viewer.window._qt_window.isVisible()
     assert not dock._left
-    answer("Stop the run", asked)
-    close_by_hand(qtbot, viewer)
-    assert (run.root / "stop").exists()
-    assert not viewer.window._qt_window.isVisible()
-    assert dock._left
-    assert id(viewer) not in Workbench._open
-
-
-def test_a_run_may_be_kept_running(
-    qtbot: QtBot, make_napari_viewer: Callable[..., Any], run: MadeRun
-) -> None:
-    viewer = make_napari_viewer(show=True)
-    watching(qtbot, viewer, run)
-    asked: list[str] = []
+    # What the other answers do, without closing what napari's fixture closes.
     answer("Keep running", asked)
-    close_by_hand(qtbot, viewer)
-    assert len(asked) == 1
+    assert dock.workbench.may_close()
     assert not (run.root / "stop").exists()
-    assert id(viewer) not in Workbench._open
+    answer("Stop the run", asked)
+    assert dock.workbench.may_close()
+    assert (run.root / "stop").exists()
+    assert len(asked) == 3
+    run.end("stopped", reason="stop file")
+    qtbot.waitUntil(lambda: dock.workbench.living_run() is None, timeout=20_000)
+    assert dock.workbench.may_close()  # there is nothing to ask
 
 
 def test_who_closes_from_a_script_is_not_asked(
