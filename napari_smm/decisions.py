@@ -1,18 +1,41 @@
-"""What is decided at the thresholds of a view: label maps of watched images, shown or written."""
+"""What is decided at thresholds: label maps of watched images and of planes, outlined, kept or saved.
 
+Whatever reads pixels here is meant for a thread of its own, and may end early once nobody waits for it.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.errors import InputError
 from engine.thresholds import Curve
 from napari_smm import targets
-from napari_smm.layers import LayerSpec, View, WatchedRun, in_place, outline_layer
-from napari_smm.masks import label_map, outline, save_masks
+from napari_smm.annotation import safe_name
+from napari_smm.layers import MARK, LayerSpec, View, WatchedRun, in_place, outline_layer
+from napari_smm.lazy import LazyStack
+from napari_smm.masks import Labels, label_map, outline, save_masks
+from napari_smm.targets import Index, Target
+
+Ended = Callable[[], bool]
+"""Says whether nobody waits for the result any more."""
+Channel = tuple[Target, int]
+"""A class: the target that has it, and its number there."""
+Named = list[tuple[str, Callable[[], Labels]]]
+"""Names of masks without ending, and what computes them."""
+
+SUFFIX = "_mask"
+"""Behind the name of what was predicted, as `python -m engine.predict` does."""
 
 
-def decision(run: WatchedRun, view: View, epoch: int, item: int | None = None) -> NDArray[np.uint8]:
+class DroppedError(Exception):
+    """Nobody waits for this any more."""
+
+
+def decision(run: WatchedRun, view: View, epoch: int, item: int | None = None) -> Labels:
     """Labels uint8 (*S) of a watched image by the thresholds of the view: 0 background, 1 … C.
 
     Args:
@@ -21,55 +44,158 @@ def decision(run: WatchedRun, view: View, epoch: int, item: int | None = None) -
         epoch: 1…E.
         item: number of another image.
     """
-    p = run.frames.probability(view.item if item is None else item, epoch)
-    return label_map(p, [view.thresholds.get(cls, 0.5) for cls in range(len(p))])
+    number = view.item if item is None else item
+    p = run.frames.probability(number, epoch)
+    found = label_map(p, [view.thresholds.get(cls, 0.5) for cls in range(len(p))])
+    found[~run.items[number].valid] = 0
+    return found
 
 
-def drawn(run: WatchedRun, view: View, epoch: int) -> LayerSpec:
+def drawn(run: WatchedRun, view: View, epoch: int, ended: Ended) -> LayerSpec:
     """The outline of the class in view in the image in view."""
     p = run.frames.probability(view.item, epoch)[view.cls]
-    mask = (p >= view.threshold) & run.items[view.item].valid
+    mask = (p >= np.float64(view.threshold)) & run.items[view.item].valid
     return outline_layer(run, view, outline(mask))
 
 
-def measured(
-    target: targets.Target, cls: int, index: tuple[int, ...]
-) -> tuple[Curve | None, list[Curve] | None]:
-    """Counts of a target's plane, and of all its planes where that is not too much."""
-    shown = targets.curve_of(target, cls, index)
-    if shown is None:
-        return None, None
-    everything = targets.set_curves(target, cls)
-    return shown, None if isinstance(everything, str) else everything
-
-
-def kept(run: WatchedRun, view: View, epoch: int) -> tuple[Any, dict[str, Any]]:
+def kept(run: WatchedRun, view: View, epoch: int, ended: Ended) -> tuple[Any, dict[str, Any]]:
     """Labels of the image in view, as the data of a layer, and its transform."""
     return in_place(run, view, decision(run, view, epoch))
 
 
-def kept_plane(target: targets.Target, cls: int, index: tuple[int, ...], threshold: float) -> Any:
-    """Labels uint8 (H, W) of a target's plane."""
-    p, _ = targets.plane(target, cls, index)
-    return label_map(p[None], [threshold])
+def run_masks(run: WatchedRun, view: View, epoch: int) -> Named:
+    """Masks of all watched images."""
+    return [
+        (safe_name(item.name) + SUFFIX, partial(decision, run, view, epoch, item.number))
+        for item in run.items
+    ]
 
 
-def save_run(folder: Path, run: WatchedRun, view: View, epoch: int) -> list[Path]:
-    """Write the masks of all watched images."""
-    named = ((item.name, decision(run, view, epoch, item.number)) for item in run.items)
-    return save_masks(folder, named, len(run.classes))
+def counted(target: Target, cls: int, index: Index, ended: Ended) -> Curve | str:
+    """Counts of a plane at any threshold, against a truth that is nowhere if none is known.
+
+    Returns:
+        The counts, or a sentence that says why there are none.
+
+    Raises:
+        InputError: a p that is no probability, or that cannot be read.
+    """
+    if pixels := _too_many(target):
+        return f"a plane of {pixels:,} pixels is too large to be counted: up to {targets.MOST_PIXELS:,} work."
+    found = targets.curve_of(target, cls, index)
+    return targets.share_above(target, cls, index).curve if found is None else found
 
 
-def save_planes(folder: Path, target: targets.Target, thresholds: dict[int, float]) -> list[Path]:
-    """Write the masks of all planes of a target."""
-    classes = len(target.classes)
-    shape = tuple(target.probability.shape)
-    leading = shape[1:-2] if target.class_axis is not None else shape[:-2]
+def counted_all(target: Target, cls: int, ended: Ended) -> tuple[Curve, ...]:
+    """Counts of all planes of a target with a truth; none of a single plane, or of too many pixels.
 
-    def named() -> Any:
-        for index in np.ndindex(*leading):
-            p = np.stack([targets.plane(target, cls, index)[0] for cls in range(classes)])
-            number = "".join(f"_{place:04d}" for place in index)
-            yield f"{target.name}{number}", label_map(p, [thresholds.get(c, 0.5) for c in range(classes)])
+    Raises:
+        InputError: as :func:`counted`.
+    """
+    pixels = int(np.prod(target.shape, dtype=np.int64))
+    if target.truth is None or len(target.planes) < 2 or pixels > targets.MOST_PIXELS:
+        return ()
+    found = []
+    for index in target.planes:
+        if ended():
+            raise DroppedError
+        curve = targets.curve_of(target, cls, index)
+        assert curve is not None
+        found.append(curve)
+    return tuple(found)
 
-    return save_masks(folder, named(), classes)
+
+def plane_labels(channels: Sequence[Channel], index: Index, thresholds: Sequence[float]) -> Labels:
+    """Labels uint8 (H, W) of a plane: 0 background, 1 … C.
+
+    Args:
+        channels: the C classes.
+        index: of the plane.
+        thresholds: T of each class.
+
+    Raises:
+        InputError: the plane is too large, or cannot be read.
+    """
+    if pixels := _too_many(channels[0][0]):
+        raise InputError(
+            f"a plane of {pixels:,} pixels is too large for a mask: up to {targets.MOST_PIXELS:,} would work."
+        )
+    return label_map(np.stack([targets.plane(target, cls, index)[0] for target, cls in channels]), thresholds)
+
+
+def kept_plane(
+    channels: Sequence[Channel], index: Index, thresholds: Sequence[float], ended: Ended
+) -> NDArray[np.uint8]:
+    """Labels of a plane as the data (*leading, H, W) of a layer, background in the other planes."""
+    labels = plane_labels(channels, index, thresholds)
+    whole = np.zeros(channels[0][0].shape, np.uint8)
+    whole[index] = labels
+    return whole
+
+
+def plane_masks(channels: Sequence[Channel], thresholds: Sequence[float]) -> Named:
+    """Masks of all planes, numbered where there are several."""
+    target = channels[0][0]
+    widths = [len(str(length - 1)) for length in target.shape[:-2]]
+    named: Named = []
+    for index in target.planes:
+        numbers = [f"{at:0{width}d}" for at, width in zip(index, widths, strict=True)]
+        name = "_".join([safe_name(target.name), *numbers]) + SUFFIX
+        named.append((name, partial(plane_labels, channels, index, thresholds)))
+    return named
+
+
+def plane_outline(target: Target, cls: int, index: Index, threshold: float, ended: Ended) -> LazyStack:
+    """The outline of a plane, uint8 (*leading, H, W), nothing in the other planes. Raises InputError."""
+    if pixels := _too_many(target):
+        raise InputError(
+            f"a plane of {pixels:,} pixels is too large for an outline: up to {targets.MOST_PIXELS:,} work."
+        )
+    border = outline(targets.plane(target, cls, index)[0] >= np.float64(threshold))
+    return LazyStack(
+        lambda other: border if other == index else None, target.shape[:-2], border.shape, np.uint8
+    )
+
+
+def taken(folder: Path, named: Named, ending: str, ended: Ended) -> list[Path]:
+    """Files that saving masks would replace."""
+    return [path for name, _ in named if (path := folder / f"{name}{ending}").exists()]
+
+
+def save(folder: Path, named: Named, classes: int, ending: str, overwrite: bool, ended: Ended) -> list[Path]:
+    """Write masks as :func:`napari_smm.masks.save_masks`, until they are all there or nobody waits.
+
+    Raises:
+        InputError: they cannot be computed or written.
+    """
+
+    def progress(done: int, total: int) -> None:
+        if ended():
+            raise DroppedError
+
+    return save_masks(folder, named, classes, ending=ending, overwrite=overwrite, progress=progress)
+
+
+def class_layers(layers: Iterable[Any], layer: Any) -> list[Any]:
+    """The layers of all classes of the prediction that a layer belongs to, or the layer alone.
+
+    Args:
+        layers: those of the viewer.
+        layer: one of them.
+    """
+    meaning = layer.metadata.get(MARK, {})
+    count = int(meaning.get("of", 1))
+    if count < 2 or "folder" not in meaning:
+        return [layer]
+    found = {}
+    for other in layers:
+        its = other.metadata.get(MARK, {})
+        if its.get("kind") == "prediction" and its.get("folder") == meaning["folder"]:
+            found[int(its["class"])] = other
+    return [found[cls] for cls in range(count)] if set(found) == set(range(count)) else [layer]
+
+
+def _too_many(target: Target) -> int:
+    """Pixels of a plane, if those are too many to be handled at once; else 0."""
+    pixels = int(np.prod(target.shape[-2:], dtype=np.int64))
+    return pixels if pixels > targets.MOST_PIXELS else 0

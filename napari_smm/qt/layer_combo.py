@@ -17,7 +17,13 @@ class LayerCombo(QComboBox):
     """The chosen layer, or None, when it changes."""
 
     def __init__(
-        self, viewer: Any, wanted: Callable[[Any], bool], empty: str, parent: QWidget | None = None
+        self,
+        viewer: Any,
+        wanted: Callable[[Any], bool],
+        empty: str,
+        parent: QWidget | None = None,
+        *,
+        none: bool = False,
     ) -> None:
         """Follow a viewer's layers.
 
@@ -26,11 +32,13 @@ class LayerCombo(QComboBox):
             wanted: says whether a layer is offered.
             empty: what is said where there is none.
             parent: the owner.
+            none: whether no layer can be chosen as well; `empty` is then the first entry.
         """
         super().__init__(parent)
         self._viewer = viewer
         self._wanted = wanted
         self._empty = empty
+        self._none = none
         self._layers: list[Any] = []
         self._last: Any = None
         self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
@@ -51,10 +59,20 @@ class LayerCombo(QComboBox):
         return self._layers[index] if 0 <= index < len(self._layers) else None
 
     def choose(self, layer: Any) -> None:
-        """Choose a layer, if it is offered."""
+        """Choose a layer, or none, if it is offered."""
         for index, offered in enumerate(self._layers):
             if offered is layer:
                 self.setCurrentIndex(index)
+
+    def refill(self) -> None:
+        """Offer what the test lets through now."""
+        self._fill()
+
+    def say_empty(self, text: str) -> None:
+        """Say something else where there is no layer."""
+        self._empty = text
+        if self._none or not self._layers:
+            self.setItemText(0, text)
 
     def leave(self) -> None:
         """Let go of the viewer."""
@@ -71,13 +89,15 @@ class LayerCombo(QComboBox):
             event.value.events.name.connect(self._fill)
         elif event is not None and event.type == "removed":
             event.value.events.name.disconnect(self._fill)
-        kept = self.layer() or self._last
+        kept = self.layer() if self._none else self.layer() or self._last
         # The topmost layer first, as in napari's own list.
-        self._layers = [layer for layer in reversed(self._viewer.layers) if self._wanted(layer)]
+        found = [layer for layer in reversed(self._viewer.layers) if self._wanted(layer)]
+        self._layers = [None, *found] if self._none else found
+        names = [layer.name for layer in found]
         self.blockSignals(True)
         self.clear()
-        self.addItems([layer.name for layer in self._layers] or [self._empty])
-        self.setEnabled(bool(self._layers))
+        self.addItems([self._empty, *names] if self._none or not names else names)
+        self.setEnabled(bool(names) or self._none)
         self.blockSignals(False)
         self.setCurrentIndex(0)
         self.choose(kept)

@@ -1,48 +1,54 @@
 """The Threshold dock: T by hand, what it does to masks and rates, and what is in view."""
 
-from collections.abc import Callable
-from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from napari.layers import Labels
-from qtpy.QtCore import Qt, QTimer
+from napari.layers import Image, Labels
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
-    QCheckBox,
     QComboBox,
-    QDoubleSpinBox,
     QFileDialog,
-    QFormLayout,
     QGridLayout,
     QHBoxLayout,
     QLabel,
+    QMenu,
+    QMessageBox,
     QPushButton,
-    QToolButton,
+    QSizePolicy,
     QVBoxLayout,
     QWidget,
 )
-from superqt import QDoubleSlider
 
 from engine.errors import InputError
-from engine.thresholds import Curve, precision_recall, rates
-from napari_smm import readout, targets
-from napari_smm.decisions import kept, kept_plane, measured, save_planes, save_run
-from napari_smm.feed import Snapshot
-from napari_smm.layers import MARK, View
+from engine.thresholds import Curve, Rates, Skipped, mean_rates, pooled, precision_recall, rates
+from napari_smm import decisions, readout
+from napari_smm.decisions import Named
+from napari_smm.layers import MARK, Role, View
+from napari_smm.placement import full_shape
 from napari_smm.qt import keys
 from napari_smm.qt.dock import Dock
+from napari_smm.qt.jobs import Jobs
 from napari_smm.qt.layer_combo import LayerCombo
+from napari_smm.qt.navigation import Navigation
 from napari_smm.qt.outline_sync import OutlineSync
 from napari_smm.qt.overlay_list import OverlayList
 from napari_smm.qt.plot import PrecisionRecallPlot
 from napari_smm.qt.section import Section
-from napari_smm.qt.target_layers import TargetLayers
+from napari_smm.qt.threshold_row import LABELS, ThresholdRow
+from napari_smm.qt.threshold_source import Kept, LayerSource, LiveSource, ThresholdSource
+from napari_smm.readout import Subject
+from napari_smm.targets import Target
 
-LIVE = "The watched run"
-DECIMALS = 4
-LOOK_MILLISECONDS = 40
+NO_RUN = "no run is watched"
+NO_TRUTH = "none"
+OWN_TRUTH = "the run's own"
+AT_ONCE = 64
+"""Images whose mean is computed with each move of T; that of more is computed when a thread has time."""
+Mean = tuple[Rates, Skipped]
+FORMATS = ((".png", "as PNG…"), (".tif", "as TIFF…"))
 
 
 class ThresholdDock(Dock):
@@ -52,57 +58,86 @@ class ThresholdDock(Dock):
         """Build the dock for a viewer."""
         super().__init__(napari_viewer)
         self.setObjectName("threshold-dock")
-        self._target: TargetLayers | None = None
-        self._thresholds: dict[int, float] = {}
-        self._curves: list[Curve] | None = None
-        self._shown: Curve | None = None
-        self._set_title = ""
-        self._note = ""
+        self._thresholds: dict[tuple[Any, int], float] = {}
         self._plotted: object = None
-        self._jobs: list[tuple[Future[Any], Callable[[Any], None]]] = []
-        self._asked: object = None
-        self._look = QTimer(self)
-        self._look.setInterval(LOOK_MILLISECONDS)
-        self._look.timeout.connect(self._take)
-        self._outline = OutlineSync(self.workbench, self)
+        self._mean: Mean | None = None
+        self._mean_due: tuple[object, float] = (None, 0.0)
+        self._jobs = Jobs(self.session, self)
+        self._outline = OutlineSync(self.viewer, self._jobs, self)
+        self._live = LiveSource(self.workbench, self)
+        self._source: ThresholdSource = self._live
         self._build()
         self._connect()
-        self._bound = keys.bind(self.workbench)
-        self.workbench.move_threshold = self._step
-        self._choose_source()
-        if self.session.snapshot is not None:
-            self._on_updated(self.session.snapshot)
+        self._keys = keys.BoundKeys(self.viewer, self)
+        self._name_run()
+        self._choose()
 
-    # What others ask
+    # For others, and for the keys
 
     @property
     def threshold(self) -> float:
         """T of the class in view, of what is chosen."""
-        if self._target is not None:
-            return self._thresholds.get(self._class(), 0.5)
-        return self.session.view.threshold
+        return self._source.threshold
 
     def set_threshold(self, threshold: float) -> None:
         """Move T of the class in view, of what is chosen."""
-        if self._target is None:
-            self.session.set_threshold(threshold)
-            return
-        self._thresholds[self._class()] = min(1.0, max(0.0, threshold))
-        self._target.set_threshold(self.threshold)
-        self._show_threshold()
+        self._source.set_threshold(threshold)
+
+    def choose_probability(self, layer: Any | None, truth: Any | None = None) -> None:
+        """Move T on a layer of probabilities, with a Labels layer as its truth; None is the watched run."""
+        self.probability.choose(layer)
+        if layer is not None:
+            self.truth.choose(truth)
+
+    def step_threshold(self, step: float) -> None:
+        """Move T by a step."""
+        if self.row.slider.isEnabled():
+            self.set_threshold(round(self.threshold + step, 6))
+
+    def step_item(self, step: int) -> None:
+        """Go to another watched image."""
+        self.session.step_item(step)
+
+    def step_epoch(self, step: int) -> None:
+        """Go to a later or earlier epoch."""
+        self.session.step_epoch(step)
+
+    def toggle_follow(self) -> None:
+        """Follow the newest epoch, or stay at the one in view."""
+        self.navigation.set_follow(not self.session.view.follow)
+
+    def toggle(self, role: Role) -> None:
+        """Show or hide a layer."""
+        self.overlays.toggle(role)
+
+    def keep(self) -> None:
+        """Add an editable Labels layer of the decision for what is in view."""
+        job = self._source.keep_job()
+        if job is not None:
+            self._jobs.ask("keep", job, self._add_labels)
+
+    def save_into(self, folder: Path, ending: str = ".png") -> None:
+        """Write all masks of what is chosen into a folder; asks before it replaces any."""
+        named, classes = self._source.masks(), len(self._source.classes)
+        if named:
+            self._say("Saving…", wrong=False)
+            write = partial(self._write, folder, named, classes, ending)
+            self._jobs.ask("save", partial(decisions.taken, folder, named, ending), write)
 
     def leave(self) -> None:
         """Undo the connections. Layers of another target than a run go with the dock."""
-        self._look.stop()
-        keys.unbind(self.workbench, self._bound)
-        self.workbench.move_threshold = self.workbench._move_threshold
+        self._keys.close()
         self.session.watched.disconnect(self._on_watched)
-        self.session.updated.disconnect(self._on_updated)
         self.session.viewed.disconnect(self._on_viewed)
-        self.viewer.dims.events.current_step.disconnect(self._on_step)
+        self.viewer.layers.events.inserted.disconnect(self._on_layers)
+        self.viewer.layers.events.removed.disconnect(self._on_layers)
         self._outline.close()
+        if self._source is not self._live:
+            self._source.close()
+        self._live.close()
+        self._jobs.close()
+        self.navigation.leave()
         self.overlays.leave()
-        self._drop_target()
         self.probability.leave()
         self.truth.leave()
 
@@ -110,11 +145,13 @@ class ThresholdDock(Dock):
 
     def _build(self) -> None:
         column = QVBoxLayout(self)
-        column.setContentsMargins(6, 6, 6, 6)
-        column.setSpacing(5)
-        column.addWidget(self._source_page())
-        column.addWidget(self._view_page())
-        column.addLayout(self._slider_row())
+        column.setContentsMargins(6, 4, 6, 4)
+        column.setSpacing(4)
+        column.addLayout(self._sources())
+        self.navigation = Navigation(self.session, self)
+        column.addWidget(self.navigation)
+        self.row = ThresholdRow(self)
+        column.addWidget(self.row)
         self.readout = QLabel(self)
         self.readout.setObjectName("threshold-readout")
         self.readout.setTextFormat(Qt.TextFormat.RichText)
@@ -122,436 +159,303 @@ class ThresholdDock(Dock):
         self.readout.setToolTip(readout.help_text())
         self.readout.setWordWrap(True)
         column.addWidget(self.readout)
+        column.addLayout(self._curve_choice())
         self.plot = PrecisionRecallPlot(self)
-        self.plot.setMinimumHeight(120)
-        self.plot.setMaximumHeight(190)
+        self.plot.setMinimumHeight(100)
+        self.plot.setMaximumHeight(220)
         column.addWidget(self.plot, 1)
-        self.overlays = OverlayList(self.workbench.sync, keys.TOGGLED, self)
+        self.overlays = OverlayList(keys.TOGGLED, self)
         self.legend = Section("Layers and colours", self.overlays, parent=self)
         self.legend.set_open(True)
         column.addWidget(self.legend)
         column.addLayout(self._actions())
-        self.error = QLabel(self)
-        self.error.setObjectName("threshold-error")
-        self.error.setWordWrap(True)
-        self.error.hide()
-        column.addWidget(self.error)
+        self.message = QLabel(self)
+        self.message.setObjectName("threshold-message")
+        self.message.setWordWrap(True)
+        self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.message.hide()
+        column.addWidget(self.message)
         self.keys = Section("Keys", self._keys_page(), parent=self)
         column.addWidget(self.keys)
         column.addStretch(0)
 
-    def _source_page(self) -> QWidget:
-        self.live = QCheckBox(LIVE, self)
-        self.probability = LayerCombo(self.viewer, targets.offered, LIVE, self)
+    def _sources(self) -> QGridLayout:
+        self.probability = LayerCombo(self.viewer, _may_be_probability, NO_RUN, self, none=True)
         self.probability.setObjectName("threshold-probability")
-        self.truth = LayerCombo(self.viewer, _may_be_truth, "no truth", self)
+        self.probability.setToolTip("What T is moved on: the watched run, or a layer of probabilities")
+        self.truth = LayerCombo(self.viewer, self._may_be_truth, OWN_TRUTH, self, none=True)
         self.truth.setObjectName("threshold-truth")
-        self.live.setObjectName("threshold-live")
-        self.live.setChecked(True)
-        self.live.setToolTip("Move T on the watched run's layers, and not on another probability layer")
-        self.with_truth = QCheckBox("Truth", self)
-        self.with_truth.setObjectName("threshold-with-truth")
-        page = QWidget(self)
-        grid = QGridLayout(page)
-        grid.setContentsMargins(0, 0, 0, 0)
+        self.truth.setToolTip("A Labels layer of the same shape that says what is right")
+        grid = QGridLayout()
         grid.setVerticalSpacing(3)
-        grid.addWidget(self.live, 0, 0, 1, 2)
-        self._other = QLabel("Probability", self)
-        grid.addWidget(self._other, 1, 0)
-        grid.addWidget(self.probability, 1, 1)
-        grid.addWidget(self.with_truth, 2, 0)
-        grid.addWidget(self.truth, 2, 1)
+        grid.addWidget(QLabel("Probability", self), 0, 0)
+        grid.addWidget(self.probability, 0, 1)
+        grid.addWidget(QLabel("Truth", self), 1, 0)
+        grid.addWidget(self.truth, 1, 1)
+        grid.setColumnMinimumWidth(0, LABELS)
         grid.setColumnStretch(1, 1)
-        return page
+        return grid
 
-    def _view_page(self) -> QWidget:
-        self.item = QComboBox(self)
-        self.item.setObjectName("threshold-item")
-        self.item.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        self.epoch = QLabel(self)
-        self.epoch.setObjectName("threshold-epoch")
-        self.follow = QCheckBox("follow", self)
-        self.follow.setObjectName("threshold-follow")
-        self.follow.setToolTip("Go to each new epoch as it comes")
-        self._live_page = QWidget(self)
-        form = QFormLayout(self._live_page)
-        form.setContentsMargins(0, 0, 0, 0)
-        form.setSpacing(3)
-        form.addRow("Image", self._stepper(self.item, self.session.step_item))
+    def _curve_choice(self) -> QHBoxLayout:
+        self.curve_of = QComboBox(self)
+        self.curve_of.setObjectName("threshold-curve-of")
+        self.curve_of.setToolTip("Whose precision and recall are drawn; those of a set are of all its pixels")
+        self.curve_words = QLabel("Precision and recall of", self)
         row = QHBoxLayout()
-        row.addWidget(self.epoch, 1)
-        row.addWidget(self.follow)
-        holder = QWidget(self)
-        row.setContentsMargins(0, 0, 0, 0)
-        holder.setLayout(row)
-        form.addRow("Epoch", self._stepper(holder, self.session.step_epoch))
-        return self._live_page
-
-    def _stepper(self, middle: QWidget, step: Callable[[int], None]) -> QWidget:
-        page = QWidget(self)
-        row = QHBoxLayout(page)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.setSpacing(2)
-        for words, by in (("◀", -1), ("▶", 1)):
-            button = QToolButton(page)
-            button.setText(words)
-            button.setAccessibleName("previous" if by < 0 else "next")
-            button.clicked.connect(partial(_call, step, by))
-            if by < 0:
-                row.addWidget(button)
-                row.addWidget(middle, 1)
-            else:
-                row.addWidget(button)
-        return page
-
-    def _slider_row(self) -> QFormLayout:
-        self.classes = QComboBox(self)
-        self.classes.setObjectName("threshold-class")
-        self.slider = QDoubleSlider(Qt.Orientation.Horizontal, self)
-        self.slider.setObjectName("threshold-slider")
-        self.slider.setRange(0.0, 1.0)
-        self.slider.setSingleStep(0.01)
-        self.slider.setValue(0.5)
-        self.spin = QDoubleSpinBox(self)
-        self.spin.setObjectName("threshold-value")
-        self.spin.setRange(0.0, 1.0)
-        self.spin.setDecimals(DECIMALS)
-        self.spin.setSingleStep(0.01)
-        self.spin.setKeyboardTracking(False)
-        row = QHBoxLayout()
-        row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(self.slider, 1)
-        row.addWidget(self.spin)
-        holder = QWidget(self)
-        holder.setLayout(row)
-        form = QFormLayout()
-        form.setContentsMargins(0, 0, 0, 0)
-        form.setSpacing(3)
-        form.addRow("Class", self.classes)
-        form.addRow("T", holder)
-        return form
+        row.addWidget(self.curve_words)
+        row.addWidget(self.curve_of, 1)
+        return row
 
     def _actions(self) -> QHBoxLayout:
-        self.outline = QCheckBox("Outline (U)", self)
-        self.outline.setObjectName("threshold-outline")
-        self.outline.setToolTip("Draw the prediction's outline when the hand rests")
-        self.keep = QPushButton("Keep as Labels", self)
-        self.keep.setObjectName("threshold-keep")
-        self.keep.setToolTip("An editable layer of the decision p ≥ T in what is in view")
-        self.save = QPushButton("Save…", self)
-        self.save.setObjectName("threshold-save")
-        self.save.setToolTip("Write masks of all the images: PNG, 0 and 255, or 0 … C")
+        self.keep_button = QPushButton("Keep as Labels", self)
+        self.keep_button.setObjectName("threshold-keep")
+        self.keep_button.setToolTip("An editable layer of the decision p ≥ T in what is in view")
+        self.save_button = QPushButton("Save masks", self)
+        self.save_button.setObjectName("threshold-save")
+        self.save_button.setToolTip("Write the masks of all images or planes: 0 and 255, or 0 … C")
+        menu = QMenu(self.save_button)
+        for ending, words in FORMATS:
+            menu.addAction(words).triggered.connect(partial(self._ask_folder, ending))
+        self.save_button.setMenu(menu)
         row = QHBoxLayout()
-        row.addWidget(self.outline, 1)
-        for button in (self.keep, self.save):
+        for button in (self.keep_button, self.save_button):
             button.setAutoDefault(False)
-            row.addWidget(button)
+            row.addWidget(button, 1)
         return row
 
     def _keys_page(self) -> QWidget:
         page = QLabel(self)
-        lines = "".join(f"<tr><td><b>{k.key}</b>&nbsp;&nbsp;</td><td>{k.words}</td></tr>" for k in keys.KEYS)
-        page.setText(f"<table cellspacing='0'>{lines}</table>")
-        page.setToolTip("They work while the canvas has the keyboard: click into the picture first.")
+        rows = [f"<td><b>{keys.readable(k.key)}</b>&nbsp;&nbsp;</td><td>{k.words}</td>" for k in keys.KEYS]
+        page.setText(f"<table cellspacing='0'>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>")
+        page.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         return page
 
     def _connect(self) -> None:
         self.session.watched.connect(self._on_watched)
-        self.session.updated.connect(self._on_updated)
         self.session.viewed.connect(self._on_viewed)
-        self.viewer.dims.events.current_step.connect(self._on_step)
-        self.slider.valueChanged.connect(self._by_hand)
-        self.spin.valueChanged.connect(self._by_hand)
-        self.classes.activated.connect(self._on_class)
-        self.item.activated.connect(self._on_item)
-        self.follow.clicked.connect(self._on_follow)
-        self.outline.clicked.connect(self._on_outline)
+        self.viewer.layers.events.inserted.connect(self._on_layers)
+        self.viewer.layers.events.removed.connect(self._on_layers)
+        self._jobs.failed.connect(self._say)
+        self._live.changed.connect(self._on_live)
+        self._outline.dismissed.connect(self._want_no_outline)
+        self.overlays.outline_wanted.connect(self._want_outline)
+        self.probability.chosen.connect(self._choose)
+        self.truth.chosen.connect(self._choose_truth)
+        self.row.moved.connect(self.set_threshold)
+        self.row.class_chosen.connect(self._choose_class)
+        self.curve_of.activated.connect(self._show)
         self.plot.threshold_picked.connect(self.set_threshold)
-        self.live.toggled.connect(self._choose_source)
-        self.with_truth.toggled.connect(self._choose_source)
-        self.probability.chosen.connect(self._choose_source)
-        self.truth.chosen.connect(self._choose_source)
-        self.keep.clicked.connect(self._keep)
-        self.save.clicked.connect(self._ask_folder)
+        self.keep_button.clicked.connect(self.keep)
 
     # What comes in
 
     def _on_watched(self, root: Path | None) -> None:
-        self._asked = None
-        if self._target is None:
-            self._curves, self._shown, self._plotted = None, None, None
-            self._show()
-
-    def _on_updated(self, snapshot: Snapshot) -> None:
-        if self._target is None:
-            self._take_live(snapshot)
-        self._show_view()
+        self._name_run()
+        self._show_outline()
+        self._on_layers()
 
     def _on_viewed(self, view: View) -> None:
-        if self._target is None:
-            snapshot = self.session.snapshot
-            if snapshot is not None:
-                self._take_live(snapshot)
-            self._show_threshold()
-        self._show_view()
+        self._show_outline()
 
-    def _on_step(self, event: Any = None) -> None:
-        if self._target is not None:
-            self._measure()
+    def _on_live(self) -> None:
+        if self._source is self._live:
+            self._show()
 
-    def _on_class(self, index: int) -> None:
-        if self._target is None:
-            self.session.set_view(cls=index)
-        else:
-            self._target.set_class(index)
-            self._target.set_threshold(self.threshold)
-            self._measure()
-            self._show_threshold()
+    def _on_layers(self, event: Any = None) -> None:
+        self.overlays.look()
 
-    def _on_item(self, index: int) -> None:
-        self.session.set_view(item=index)
-
-    def _on_follow(self, checked: bool) -> None:
-        self.session.set_view(follow=checked, epoch=self.session.epoch)
-
-    def _on_outline(self, checked: bool) -> None:
-        self.session.set_view(outline=checked)
-
-    def _by_hand(self, value: float) -> None:
-        if round(value, DECIMALS) != round(self.threshold, DECIMALS):
-            self.set_threshold(round(value, DECIMALS))
-
-    def _step(self, step: float) -> None:
-        self.set_threshold(round(self.threshold + step, 6))
+    def _name_run(self) -> None:
+        root = self.session.root
+        self.probability.say_empty(NO_RUN if root is None else f"live: {root.name}")
 
     # Which probabilities
 
-    def _choose_source(self, *_: object) -> None:
+    def _choose(self, _: object = None) -> None:
+        """Another layer of probabilities, or the watched run, was chosen."""
         layer = self.probability.layer()
-        chosen = None if self.live.isChecked() else layer
-        self.live.setEnabled(layer is not None)
-        if layer is None and not self.live.isChecked():
-            self.live.setChecked(True)
-            return
-        truth = self.truth.layer() if self.with_truth.isChecked() else None
-        for widget in (self.probability, self.with_truth, self.truth, self._other):
-            widget.setVisible(chosen is not None)
-        self._live_page.setVisible(chosen is None)
-        self.outline.setVisible(chosen is None)
-        self.legend.setVisible(chosen is None)
+        self.truth.say_empty(OWN_TRUTH if layer is None else NO_TRUTH)
+        self.truth.blockSignals(True)
+        self.truth.refill()
+        self.truth.blockSignals(False)
+        self.truth.setEnabled(layer is not None)
+        self._take_source()
+
+    def _choose_truth(self, _: object = None) -> None:
+        if self.probability.layer() is not None:
+            self._take_source()
+
+    def _take_source(self) -> None:
+        if self._source is not self._live:
+            self._source.close()
+            self._source.deleteLater()
         self._say("")
-        self._drop_target()
-        if chosen is not None:
-            self._take_target(chosen, truth)
-        elif self.session.snapshot is not None:
-            self._take_live(self.session.snapshot)
+        self._source = self._live
+        layer = self.probability.layer()
+        if layer is not None:
+            self._source = self._layer_source(layer) or self._live
+        self.navigation.setVisible(layer is None)
+        self._plotted = None
+        self.overlays.follow(self._find)
+        self._outline.follow(None if layer is not None and self._source is self._live else self._source)
         self._show()
 
-    def _take_target(self, layer: Any, truth: Any) -> None:
-        wrong = targets.quick_check(layer)
-        if wrong:
-            self._say(wrong)
-            return
+    def _layer_source(self, layer: Any) -> LayerSource | None:
         try:
-            self._target = TargetLayers(self.viewer, layer, truth, 0, self._thresholds.get(0, 0.5), self)
+            source = LayerSource(self.viewer, self._jobs, layer, self.truth.layer(), self._thresholds, self)
         except InputError as error:
             self._say(str(error))
-            return
-        self._target.gone.connect(self._choose_source)
-        self._do(targets.check, layer, then=self._say)
-        self._measure()
+            return None
+        source.changed.connect(self._show)
+        source.shown.connect(self._on_layers)
+        source.refused.connect(self._refuse)
+        return source
 
-    def _drop_target(self) -> None:
-        target, self._target = self._target, None
-        self._curves, self._shown, self._plotted, self._note = None, None, None, ""
-        if target is not None:
-            target.close()
-            target.deleteLater()
-
-    def _take_live(self, snapshot: Snapshot) -> None:
-        view = self.session.view
-        asked = (snapshot.view.item, snapshot.view.cls, snapshot.epoch)
-        if asked != (view.item, view.cls, self.session.epoch) or not snapshot.curves:
-            self._curves, self._shown = None, None
-        else:
-            self._curves = list(snapshot.curves.values())
-            self._shown = snapshot.curves.get(view.item)
-        items = snapshot.run.items
-        if items:
-            split = items[min(view.item, len(items) - 1)].split
-            count = sum(item.split == split for item in items)
-            words = {"train": "training", "val": "validation"}.get(split, split)
-            self._set_title = f"{count} {words} images" if count > 1 else ""
-            self._note = f"Mean over the {count} watched {words} images." if count > 1 else ""
+    def _refuse(self, reason: str) -> None:
+        """The chosen layer turned out to hold no probabilities."""
+        self._source.close()
+        self._source.deleteLater()
+        self._source = self._live
+        self._outline.follow(None)
+        self.overlays.follow(self._find)
         self._show()
+        self._say(reason)
 
-    def _measure(self) -> None:
-        """Count for the plane in view of a target layer, in a helper thread; the newest wish counts."""
-        assert self._target is not None
-        target, cls, index = self._target.target, self._class(), self._plane()
-        self._asked = asked = (id(target), cls, index)
+    @property
+    def _chosen(self) -> bool:
+        """Whether the source is what is chosen: a layer that cannot be used is none."""
+        return (self.probability.layer() is None) == (self._source is self._live)
 
-        def take(found: Any) -> None:
-            if self._asked == asked:
-                self._shown, self._curves = found
-                self._set_title = "all planes" if self._curves and len(self._curves) > 1 else ""
-                self._note = "" if self._shown is not None else self._without_truth(found)
-                self._plotted = None
-                self._show()
+    def _find(self, role: Role) -> Any | None:
+        return self._source.layer(role) if self._chosen else None
 
-        self._do(measured, target, cls, index, then=take)
+    def _may_be_truth(self, layer: Any) -> bool:
+        chosen = self.probability.layer()
+        if chosen is None or not isinstance(layer, Labels) or MARK in layer.metadata:
+            return False
+        try:
+            return full_shape(layer) == Target.of_layers(chosen, None).shape
+        except InputError:
+            return False
 
-    def _without_truth(self, found: Any) -> str:
-        return "Choose a truth to see rates."
+    def _choose_class(self, cls: int) -> None:
+        source = self._source
+        if not isinstance(source, LayerSource):
+            self.session.set_view(cls=cls)
+        elif len(source.siblings) > 1:
+            truth = self.truth.layer()
+            self.probability.choose(source.siblings[cls])
+            self.truth.choose(truth)
+        else:
+            source.set_class(cls)
 
-    def _plane(self) -> tuple[int, ...]:
-        assert self._target is not None
-        layer = self._target.layer("prediction")
-        if layer is None:
-            return ()
-        point = layer.world_to_data(self.viewer.dims.point[-layer.ndim :])
-        lengths = (layer.data[0] if layer.multiscale else layer.data).shape[:-2]
-        return tuple(int(np.clip(round(a), 0, n - 1)) for a, n in zip(point, lengths, strict=False))
+    def _want_outline(self, wanted: bool) -> None:
+        self.session.set_view(outline=wanted)
 
-    def _class(self) -> int:
-        return max(0, self.classes.currentIndex()) if self._target is not None else self.session.view.cls
+    def _want_no_outline(self) -> None:
+        self.session.set_view(outline=False)
 
-    # Keeping
+    # Keeping and saving
 
-    def _keep(self, *_: object) -> None:
-        snapshot, view = self.session.snapshot, self.session.view
-        if self._target is not None:
-            job: Any = partial(kept_plane, self._target.target, self._class(), self._plane(), self.threshold)
-            layer = self._target.layer("prediction")
-            self._do(job, then=partial(self._add_plane, layer))
-        elif snapshot is not None and snapshot.item is not None and snapshot.run.epochs:
-            self._do(kept, snapshot.run, view, self.session.epoch, then=self._add_labels)
-
-    def _add_labels(self, found: tuple[Any, dict[str, Any]]) -> None:
-        labels, place = found
-        name = f"labels from prediction, epoch {self.session.epoch}"
+    def _add_labels(self, found: Kept) -> None:
+        labels, place, name = found
         self.viewer.add_labels(labels, name=name, **place)
 
-    def _add_plane(self, source: Any, labels: Any) -> None:
-        if source is None:
-            return
-        whole = np.zeros((source.data[0] if source.multiscale else source.data).shape, np.uint8)
-        whole[self._plane()] = labels
-        names = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
-        place = {name: getattr(source, name) for name in names}
-        self.viewer.add_labels(whole, name=f"labels from {source.name}", **place)
-
-    def _ask_folder(self, *_: object) -> None:
+    def _ask_folder(self, ending: str, *_: object) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Write masks into")
         if folder:
-            self.save_into(Path(folder))
+            self.save_into(Path(folder), ending)
 
-    def save_into(self, folder: Path) -> None:
-        """Write the masks of all images of what is chosen into a folder; says what is wrong in the dock."""
-        snapshot, view = self.session.snapshot, self.session.view
+    def _write(self, folder: Path, named: Named, classes: int, ending: str, taken: list[Path]) -> None:
+        if taken and not self._may_replace(taken):
+            self._say("")
+            return
+        job = partial(decisions.save, folder, named, classes, ending, bool(taken))
+        self._jobs.ask("save", job, partial(self._saved, folder))
 
-        def then(written: list[Path]) -> None:
-            self._say(f"{len(written)} mask{'s' * (len(written) != 1)} written into {folder}.", wrong=False)
+    def _may_replace(self, taken: list[Path]) -> bool:
+        words = f"{taken[0].name} is" if len(taken) == 1 else f"{len(taken)} of the masks are"
+        question = f"{words} in {taken[0].parent} already. Replace?"
+        answer = QMessageBox.question(self, "Replace masks", question)
+        return bool(answer == QMessageBox.StandardButton.Yes)
 
-        if self._target is not None:
-            job: Any = partial(save_planes, folder, self._target.target, dict(self._thresholds))
-            self._do(job, then=then)
-        elif snapshot is not None and snapshot.item is not None and snapshot.run.epochs:
-            self._do(save_run, folder, snapshot.run, view, self.session.epoch, then=then)
-
-    # Helper threads
-
-    def _do(self, job: Callable[..., Any], *given: Any, then: Callable[[Any], None]) -> None:
-        self._jobs.append((self.session.run(job, *given), then))
-        self._look.start()
-
-    def _take(self) -> None:
-        done = [pair for pair in self._jobs if pair[0].done()]
-        self._jobs = [pair for pair in self._jobs if not pair[0].done()]
-        if not self._jobs:
-            self._look.stop()
-        for order, then in done:
-            try:
-                found = order.result()
-            except (InputError, OSError) as error:
-                self._say(str(error))
-            else:
-                then(found)
+    def _saved(self, folder: Path, written: list[Path]) -> None:
+        count = len(written)
+        self._say(f"{count} mask{'s' * (count != 1)} written into {folder}.", wrong=False)
 
     # Showing
 
     def _say(self, sentence: str, *, wrong: bool = True) -> None:
-        self.error.setText(f"⚠ {sentence}" if sentence and wrong else sentence)
-        self.error.setVisible(bool(sentence))
+        self.message.setText(f"⚠ {sentence}" if sentence and wrong else sentence)
+        self.message.setVisible(bool(sentence))
 
-    def _show(self) -> None:
-        self._fill_classes()
-        self._show_threshold()
-        self._show_view()
+    def _show(self, _: object = None) -> None:
+        source = self._source
+        ready = self._chosen and source.ready
+        self.row.show_classes(source.classes if self._chosen else (), source.cls)
+        self.row.show_threshold(source.threshold)
+        self.row.set_ready(ready)
+        for button in (self.keep_button, self.save_button):
+            button.setEnabled(ready)
+        self.overlays.show_class(source.colour)
+        self._show_outline()
+        subject = source.subject() if self._chosen else Subject(None, ())
+        self._show_rates(subject, source.threshold)
+        self._show_curve(subject, source.threshold)
 
-    def _fill_classes(self) -> None:
-        if self._target is not None:
-            names = [name or "foreground" for name in self._target.target.classes]
-        else:
-            names = list(self.session.snapshot.run.classes) if self.session.snapshot else []
-        if [self.classes.itemText(number) for number in range(self.classes.count())] != names:
-            self.classes.clear()
-            self.classes.addItems(names)
-        if self._target is None and self.classes.currentIndex() != self.session.view.cls:
-            self.classes.setCurrentIndex(self.session.view.cls)
+    def _show_outline(self) -> None:
+        wanted = self.session.view.outline
+        self._outline.want(wanted)
+        self._outline.look()
+        self.overlays.show_outline(wanted, self._chosen and self._source.ready)
 
-    def _show_threshold(self) -> None:
-        threshold = self.threshold
-        for widget in (self.slider, self.spin):
-            if round(widget.value(), DECIMALS) != round(threshold, DECIMALS):
-                widget.blockSignals(True)
-                widget.setValue(threshold)
-                widget.blockSignals(False)
-        shown = readout.columns(self._curves, self._shown, threshold, self._set_title)
-        self.readout.setText(readout.table(threshold, shown, self._note))
-        curves = self._curves if self._curves is not None else ([self._shown] if self._shown else None)
-        self._plot(curves, threshold)
+    def _show_rates(self, subject: Subject, threshold: float) -> None:
+        several = subject.several or ()
+        mean = None
+        if len(several) > AT_ONCE:
+            mean = self._mean_of(several, threshold)
+            if mean is None:
+                subject = replace(subject, several=None)
+        text = readout.table(subject, threshold, readout.columns(subject, threshold, mean))
+        if self.readout.text() != text:
+            self.readout.setText(text)
 
-    def _plot(self, curves: list[Curve] | None, threshold: float) -> None:
-        if curves is None:
-            if self._plotted is not None:
-                self._plotted = None
-                self.plot.set_curve(*np.empty((3, 0)))
-                self.plot.set_point(float("nan"), float("nan"))
-            return
-        if self._plotted is not curves and self._plotted != [id(curve) for curve in curves]:
-            self._plotted = [id(curve) for curve in curves]
-            found, precision, recall, _ = precision_recall(curves)
+    def _mean_of(self, several: tuple[Curve, ...], threshold: float) -> Mean | None:
+        """The mean over many images, once a thread has computed it."""
+        if self._mean_due[0] is not several or self._mean_due[1] != threshold:
+            self._mean_due, self._mean = (several, threshold), None
+            self._jobs.ask("mean", lambda ended: mean_rates(several, threshold), self._take_mean)
+        return self._mean
+
+    def _take_mean(self, found: Mean) -> None:
+        self._mean = found
+        self._show()
+
+    def _show_curve(self, subject: Subject, threshold: float) -> None:
+        several = subject.several or ()
+        names = [subject.title]
+        if 1 < len(several) <= AT_ONCE:
+            names.append(f"{subject.set_title}, all pixels")
+        if [self.curve_of.itemText(at) for at in range(self.curve_of.count())] != names:
+            index = min(self.curve_of.currentIndex(), len(names) - 1)
+            self.curve_of.clear()
+            self.curve_of.addItems(names)
+            self.curve_of.setCurrentIndex(max(index, 0))
+        curves = list(several) if self.curve_of.currentIndex() == 1 else [subject.shown]
+        known = [curve for curve in curves if curve is not None and subject.truth]
+        for widget in (self.curve_words, self.curve_of, self.plot):
+            widget.setVisible(subject.truth)
+        # The curves themselves are kept, as an identity may be given to another one once they are gone.
+        plotted = self._plotted if isinstance(self._plotted, list) else []
+        if len(plotted) != len(known) or any(a is not b for a, b in zip(plotted, known, strict=True)):
+            found, precision, recall, _ = precision_recall(known) if known else np.empty((4, 0))
             self.plot.set_curve(precision, recall, found)
-        total = rates(sum((c.counts(threshold) for c in curves[1:]), curves[0].counts(threshold)))
+        self._plotted = known
+        total = rates(pooled(known, threshold))
         self.plot.set_point(total.recall, total.precision)
 
-    def _show_view(self) -> None:
-        snapshot, view = self.session.snapshot, self.session.view
-        items = snapshot.run.items if snapshot is not None else ()
-        names = [f"{item.split} · {item.name}" for item in items]
-        if [self.item.itemText(number) for number in range(self.item.count())] != names:
-            self.item.clear()
-            self.item.addItems(names)
-        if self.item.currentIndex() != view.item:
-            self.item.setCurrentIndex(min(view.item, len(names) - 1))
-        total = snapshot.state.total if snapshot is not None else 0
-        _say(self.epoch, f"{self.session.epoch} of {total}" if total else "none yet")
-        self.follow.setChecked(view.follow)
-        self.outline.setChecked(view.outline)
-        ready = self._target is not None or bool(items and self.session.epoch)
-        for widget in (self.keep, self.save, self.slider, self.spin):
-            widget.setEnabled(ready)
 
-
-def _may_be_truth(layer: Any) -> bool:
-    return isinstance(layer, Labels) and MARK not in layer.metadata
-
-
-def _say(label: QLabel, text: str) -> None:
-    if label.text() != text:
-        label.setText(text)
-
-
-def _call(step: Callable[[int], None], by: int, *_: object) -> None:
-    step(by)
+def _may_be_probability(layer: Any) -> bool:
+    """Whether a layer is offered; what is wrong with one is said when it is chosen."""
+    meaning = layer.metadata.get(MARK, {})
+    ours = bool(meaning) and ("target" in meaning or meaning.get("kind") != "prediction")
+    return isinstance(layer, Image) and not layer.rgb and not ours
