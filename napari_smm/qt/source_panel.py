@@ -1,6 +1,6 @@
 """What to train on: a folder of images and masks, open layers, or the embedded set."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from napari.layers import Image, Labels
@@ -138,7 +138,7 @@ def _offered(kind: type) -> Callable[[Any], bool]:
     return wanted
 
 
-def _form(fields: dict[str, QWidget]) -> QFormLayout:
+def _form(fields: Mapping[str, QWidget]) -> QFormLayout:
     form = QFormLayout()
     form.setContentsMargins(0, 0, 0, 0)
     form.setSpacing(4)
@@ -148,7 +148,7 @@ def _form(fields: dict[str, QWidget]) -> QFormLayout:
     return form
 
 
-def _rows(fields: dict[str, QWidget]) -> QWidget:
+def _rows(fields: Mapping[str, QWidget]) -> QWidget:
     page = QWidget()
     page.setLayout(_form(fields))
     return page
