@@ -82,6 +82,10 @@ class SourcePanel(QWidget):
         """The chosen kind: "folder", "layers" or "demo"."""
         return str(self.kind.currentData())
 
+    def has_layers(self) -> bool:
+        """Whether an image and labels are open that could be trained on."""
+        return self.image.layer() is not None and self.labels.layer() is not None
+
     def set_source(self, source: str) -> None:
         """Choose a kind."""
         self.kind.setCurrentIndex(list(SOURCES).index(source))
@@ -121,7 +125,7 @@ class SourcePanel(QWidget):
 
     def _anew(self, *_: object) -> None:
         self.show_error("")
-        if self.source() == "layers" and self.image.layer() is not None and self.labels.layer() is not None:
+        if self.source() == "layers" and self.has_layers():
             try:
                 self.pair()
             except InputError as error:

@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from engine.config import RunConfig, presets
+from engine.config import RunConfig, presets, read_preset, resolve
 from engine.errors import InputError
 from napari_smm import launch
 from napari_smm.annotation import Cancelled, Pair, write_dataset
@@ -74,6 +74,8 @@ class TrainDock(Dock):
         column.addStretch(0)
         self._connect()
         self.settings.set_open(True)
+        self.source.set_source("layers" if self.source.has_layers() else "demo")
+        self._suit_settings()
         self._show()
         if self.session.snapshot is not None:
             self._on_updated(self.session.snapshot)
@@ -176,6 +178,7 @@ class TrainDock(Dock):
         self.session.updated.connect(self._on_updated)
         self.session.viewed.connect(self._on_viewed)
         self.session.failed.connect(self._say)
+        self.source.changed.connect(self._suit_settings)
         self.panel.start.connect(self.start)
         self.panel.stop.connect(self.stop)
         self.panel.resume.connect(self.resume)
@@ -200,6 +203,18 @@ class TrainDock(Dock):
             self.form.load_preset(name)
             if name == "demo":
                 self.source.set_source("demo")
+
+    def _suit_settings(self) -> None:
+        """Untouched settings are those of the demo for the embedded set, else the usual ones."""
+        try:
+            shown = self.form.value()
+        except InputError:
+            return
+        usual, demo = RunConfig(), resolve([read_preset("demo")])[0]
+        if self.source.source() == "demo" and shown == usual:
+            self.form.set_value(demo)
+        elif self.source.source() != "demo" and shown == demo:
+            self.form.set_value(usual)
 
     def _load(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Settings", "", "Settings (*.toml)")

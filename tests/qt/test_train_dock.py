@@ -14,7 +14,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLabel, QProgressBar, QPushButton, QWidget
 
 from engine import lock
-from engine.config import Layer, RunConfig, resolve
+from engine.config import Layer, RunConfig, read_preset, resolve
 from engine.record import RunReader
 from napari_smm import launch
 from napari_smm.qt.train_dock import TrainDock
@@ -211,6 +211,29 @@ def test_data_that_the_trainer_refuses_are_a_failed_run(
     assert str(tmp_path / "empty") in child(dock, QLabel, "train-detail").text()
     assert child(dock, QPushButton, "train-start").isEnabled()
     assert not child(dock, QPushButton, "train-resume").isEnabled()
+
+
+def test_a_fresh_dock_is_ready_to_train_on_the_embedded_set(dock: TrainDock) -> None:
+    demo, _ = resolve([read_preset("demo")])
+    assert dock.source.source() == "demo"
+    assert dock.form.value() == demo
+    dock.source.set_source("folder")
+    assert dock.form.value() == RunConfig()
+    dock.source.set_source("demo")
+    assert dock.form.value() == demo
+    changed = demo.model_copy(update={"training": demo.training.model_copy(update={"epochs": 3})})
+    dock.form.set_value(changed)
+    dock.source.set_source("folder")
+    assert dock.form.value() == changed  # what the user set stays
+
+
+def test_a_dock_beside_painted_layers_takes_them(viewer: Any) -> None:
+    image = viewer.add_image(np.zeros((8, 8)))
+    labels = viewer.add_labels(np.ones((8, 8), np.uint8))
+    dock = TrainDock(viewer)
+    assert dock.source.source() == "layers"
+    assert (dock.source.image.layer(), dock.source.labels.layer()) == (image, labels)
+    dock.shut()
 
 
 def test_a_closed_dock_leaves_the_workbench_to_others(viewer: Any) -> None:
