@@ -93,7 +93,10 @@ def load_napari() -> Any:
 
 def open_docks(viewer: Any) -> None:
     """Add the docks to a viewer at the right, one behind the other."""
+    from napari.qt import get_qapp
+
     added = [viewer.window.add_plugin_dock_widget(PLUGIN, name, tabify=True)[0] for name in DOCKS]
+    get_qapp().processEvents()  # Qt raises a tab only once it has laid the tabs out
     added[0].raise_()
 
 
