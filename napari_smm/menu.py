@@ -32,7 +32,8 @@ def predict(viewer: Viewer) -> None:
     panel = next((dock for dock in docks if isinstance(dock, PredictPanel)), None)
     if panel is None:
         panel = PredictPanel(viewer)
-        viewer.window.add_dock_widget(panel, name="Predict", area="right")
+        # Behind the other docks: below them, a window of 800 pixels has no room for it.
+        viewer.window.add_dock_widget(panel, name="Predict", area="right", tabify=True)
     panel.bring()
     chosen = _first([layer for layer in reversed(viewer.layers) if layer in viewer.layers.selection], Image)
     if chosen is not None:
