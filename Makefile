@@ -28,12 +28,12 @@ XVFB = $(if $(shell command -v xvfb-run),xvfb-run -a -s "-screen 0 1280x800x24")
 NONE_IS_FINE = $(if $(PYTEST),|| [ $$? = 5 ])
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo gui test test-logic test-pyqt5 test-pyqt6 lint format benchmark clean
+.PHONY: help install demo gui test test-logic test-window test-pyqt5 test-pyqt6 lint format benchmark clean
 
 help:
 	@echo "make demo       train on the embedded set; pictures and numbers in demo/"
 	@echo "make gui        open the workbench in napari; OPEN=\"PATH ...\" opens runs and images in it"
-	@echo "make test       run the tests, those of the window with PyQt5 and with PyQt6 (test-logic, test-pyqt5, test-pyqt6)"
+	@echo "make test       run the tests, those of the window with PyQt5 and with PyQt6 (test-logic, test-window, test-pyqt5, test-pyqt6)"
 	@echo "make lint       ruff, mypy and import-linter"
 	@echo "make format     let ruff put the code in order"
 	@echo "make benchmark  measure what mask modulation costs"
@@ -62,7 +62,11 @@ demo: $(STAMP)
 gui: $(STAMP)
 	QT_API=$${QT_API:-pyqt6} $(BIN)/napari-smm $(OPEN)
 
-test: test-logic test-pyqt5 test-pyqt6
+test: test-logic test-window
+
+# The two side by side, each with a screen of its own.
+test-window: $(STAMP)
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-pyqt5 test-pyqt6
 
 test-logic: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --ignore=tests/qt \
