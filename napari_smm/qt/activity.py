@@ -3,6 +3,7 @@
 from typing import Any, Protocol
 
 from napari.utils import progress
+from qtpy.QtCore import QObject, QTimer
 
 from napari_smm.status import Display
 
@@ -18,32 +19,40 @@ class Living(Protocol):
         """Whether it goes on."""
 
 
-class Activity:
-    """One bar in the activity dock while something goes on. Call it on the main thread only."""
+class Activity(QObject):
+    """One bar in the activity dock while something goes on. It is moved in a turn of its own, as napari then
+    draws whatever waits to be drawn."""
 
-    def __init__(self) -> None:
+    def __init__(self, parent: QObject | None = None) -> None:
         """Show nothing yet."""
+        super().__init__(parent)
         self._bar: Any = None
-        self._words = ""
+        self._wanted = ("", 0)
+        self._turn = QTimer(self)
+        self._turn.setSingleShot(True)
+        self._turn.setInterval(0)
+        self._turn.timeout.connect(self._move)
 
     def show(self, name: str, state: Living | None, shown: Display) -> None:
         """Show how far a living one is; nothing for one that has ended."""
         if state is None or not state.alive or shown.done is None:
             self.close()
             return
-        if self._bar is None:
-            self._bar = progress(total=STEPS, desc=name)
-        words = f"{name} · {shown.time_left}" if shown.time_left else name
-        if words != self._words:
-            self._words = words
-            self._bar.set_description(words)
-        step = round(shown.done * STEPS) - self._bar.n
-        if step > 0:
-            self._bar.update(step)
+        step = round(shown.done * STEPS)
+        if self._bar is None or step > self._bar.n:
+            self._wanted = name, step
+            self._turn.start()
 
     def close(self) -> None:
         """Take the bar away."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
-            self._words = ""
+        self._turn.stop()
+        bar, self._bar = self._bar, None
+        if bar is not None:
+            bar.close()
+
+    def _move(self) -> None:
+        name, step = self._wanted
+        if self._bar is None:
+            self._bar = progress(total=STEPS, desc=name)  # napari adds the time left
+        else:
+            self._bar.update(step - self._bar.n)

@@ -88,7 +88,7 @@ class PredictPanel(Dock):
         self._waiting: deque[LayerArguments] = deque()
         self._phase = ""
         self._title = ""
-        self._activity = Activity()
+        self._activity = Activity(self)
         self._build()
         self._clock = QTimer(self)
         self._clock.setInterval(WAIT_MILLISECONDS)

@@ -68,13 +68,19 @@ class RunPanel(QWidget):
         text = "\n".join(part for part in (detail, shown.detail) if part)
         _say(self.detail, text)
         self.detail.setVisible(bool(text))
-        self.bar.setRange(0, 0 if shown.done is None else STEPS)
-        if shown.done is not None:
-            self.bar.setValue(round(shown.done * STEPS))
+        self._move_bar(shown.done)
         self.train.setEnabled(shown.can_start)
         self.halt.setEnabled(shown.can_stop)
         self.again.setEnabled(shown.can_resume)
         self.logs.setEnabled(has_log)
+
+    def _move_bar(self, done: float | None) -> None:
+        # A progress bar repaints at once, and with it the OpenGL canvas; this lets it wait for its turn.
+        self.bar.setUpdatesEnabled(False)
+        self.bar.setRange(0, 0 if done is None else STEPS)
+        if done is not None:
+            self.bar.setValue(round(done * STEPS))
+        self.bar.setUpdatesEnabled(True)
 
     def _button(self, words: str, name: str, help_text: str) -> QPushButton:
         button = QPushButton(words, self)

@@ -53,8 +53,9 @@ class TrainDock(Dock):
         self.loss = LossPlot(self)
         self.settings = Section("Settings", self._settings_page(), parent=self)
         self.curves = Section("Curves", self._curves_page(), parent=self)
-        self._activity = Activity()
+        self._activity = Activity(self)
         self._busy = ""
+        self._locked = False
         self._fault = ""
         self._order: Future[Any] | None = None
         self._then: Callable[[Any], None] | None = None
@@ -328,7 +329,9 @@ class TrainDock(Dock):
             words = "Reading the run…"
         shown = display(state, words, can_cancel=bool(self._written[1]) and bool(self._busy))
         self.panel.show_display(shown, detail=self._fault, has_log=self.session.root is not None)
-        self.form.set_locked(bool(self._busy))
+        if self._locked != bool(self._busy):
+            self._locked = bool(self._busy)
+            self.form.set_locked(self._locked)
         self._activity.show(f"training {self.session.root.name}" if self.session.root else "", state, shown)
 
 
