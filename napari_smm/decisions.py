@@ -3,6 +3,7 @@
 Whatever reads pixels here is meant for a thread of its own, and may end early once nobody waits for it.
 """
 
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -71,19 +72,31 @@ def run_masks(run: WatchedRun, view: View, epoch: int) -> Named:
     ]
 
 
-def counted(target: Target, cls: int, index: Index, ended: Ended) -> Curve | str:
+def counted(target: Target, cls: int, index: Index, ended: Ended) -> tuple[Curve | str, int]:
     """Counts of a plane at any threshold, against a truth that is nowhere if none is known.
 
     Returns:
-        The counts, or a sentence that says why there are none.
+        The counts, or a sentence that says why there are none; and the :func:`stamp` of the plane.
 
     Raises:
         InputError: a p that is no probability, or that cannot be read.
     """
     if pixels := _too_many(target):
-        return f"a plane of {pixels:,} pixels is too large to be counted: up to {targets.MOST_PIXELS:,} work."
+        return (
+            f"a plane of {pixels:,} pixels is too large to be counted: up to {targets.MOST_PIXELS:,} work.",
+            0,
+        )
+    before = stamp(target, index, ended)
     found = targets.curve_of(target, cls, index)
-    return targets.share_above(target, cls, index).curve if found is None else found
+    return targets.share_above(target, cls, index).curve if found is None else found, before
+
+
+def stamp(target: Target, index: Index, ended: Ended) -> int:
+    """A number that is another one if the truth of a plane is another; 0 without a truth."""
+    if target.truth is None:
+        return 0
+    labels = np.asarray(target.truth[(*index, slice(None), slice(None))])
+    return zlib.crc32(np.ascontiguousarray(labels).data)
 
 
 def counted_all(target: Target, cls: int, ended: Ended) -> tuple[Curve, ...]:

@@ -393,7 +393,8 @@ class PrecisionRecallPlot(Plot):
                 "a precision-recall curve needs as many precisions as recalls and thresholds; these are"
                 f" {len(precision)}, {len(recall)} and {len(thresholds)}."
             )
-        self.curve.set(np.asarray(recall), np.asarray(precision))
+        # Without a true pixel recall is nowhere defined, and precision 0 everywhere.
+        self.curve.set(np.asarray(recall), np.where(np.isfinite(recall), precision, np.nan))
         columns = np.stack([recall, precision, thresholds], axis=1).astype(np.float64)
         self._curve = columns[np.isfinite(columns).all(axis=1)]
         self._name_thresholds()

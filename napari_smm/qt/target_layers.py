@@ -59,7 +59,7 @@ class TargetLayers(QObject):
         self._open = True
         self.target = Target.of_layers(target_layer, truth_layer)
         self.target.key(cls)
-        self._rest = _timer(self, REST, self._show_painted)
+        self._rest = _timer(self, REST, self.show_painted)
         self._turn = _timer(self, 0, self._refresh)
         self._farewell = _timer(self, 0, self._leave)
         self._add()
@@ -98,6 +98,17 @@ class TargetLayers(QObject):
             self._set_data()
             if prediction := self.layer("prediction"):
                 prediction.colormap = self._look("prediction")["colormap"]
+
+    def show_painted(self) -> None:
+        """Show the truth as it is now. What is painted is heard of, but not what is undone."""
+        if self._truth_layer is None:
+            return
+        if self.target.truth is not labels_levels(self._truth_layer)[0]:
+            self._on_data()
+            return
+        self._stale = [role for role in self._layers if role != "prediction"]
+        self._turn.start()
+        self.changed.emit()
 
     def close(self, remove: bool = True) -> None:
         """Let go of viewer and layers, and remove those that were added unless they shall stay."""
@@ -178,14 +189,6 @@ class TargetLayers(QObject):
     def _on_painted(self) -> None:
         self._rest.start()
 
-    def _show_painted(self) -> None:
-        if self.target.truth is not labels_levels(self._truth_layer)[0]:
-            self._on_data()
-            return
-        self._stale = [role for role in self._layers if role != "prediction"]
-        self._turn.start()
-        self.changed.emit()
-
     def _refresh(self) -> None:
         # A layer a turn, for a large one takes a while.
         if layer := self._layers.get(self._stale.pop()):
@@ -222,7 +225,8 @@ class TargetLayers(QObject):
         self.changed.emit()
 
     def _remove(self, *roles: Role) -> None:
-        for role in roles:
+        # From the top down: vispy 0.17 crashes while drawing when they go from the bottom up.
+        for role in reversed(roles):
             layer = self._layers.pop(role, None)
             if layer is not None and layer in self._viewer.layers:
                 self._viewer.layers.remove(layer)

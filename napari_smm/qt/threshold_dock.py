@@ -285,6 +285,7 @@ class ThresholdDock(Dock):
             self._take_source()
 
     def _take_source(self) -> None:
+        self._outline.follow(None)  # it lies above the source's layers, and goes first
         if self._source is not self._live:
             self._source.close()
             self._source.deleteLater()
@@ -312,10 +313,10 @@ class ThresholdDock(Dock):
 
     def _refuse(self, reason: str) -> None:
         """The chosen layer turned out to hold no probabilities."""
+        self._outline.follow(None)
         self._source.close()
         self._source.deleteLater()
         self._source = self._live
-        self._outline.follow(None)
         self.overlays.follow(self._find)
         self._show()
         self._say(reason)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, QTimer, Signal
 
 from engine.errors import InputError
 from engine.figures import colours
@@ -23,6 +23,9 @@ from napari_smm.targets import MOST_PIXELS, Index, Target, check
 
 SPLITS = {"train": "training", "val": "validation"}
 """What people call the splits."""
+
+REST_MILLISECONDS = 300
+"""Stillness after which the truth is compared with what was counted."""
 
 Made = tuple[Any, dict[str, Any], dict[str, Any]]
 """Of a layer: its data, transform, and the other arguments."""
@@ -241,10 +244,17 @@ class LayerSource(ThresholdSource):
         self._cls = 0
         self._place: Index | None = None
         self._version = 0
+        self._stamp = 0
+        self._rest = QTimer(self)
+        self._rest.setSingleShot(True)
+        self._rest.setInterval(REST_MILLISECONDS)
+        self._rest.timeout.connect(self._look_again)
         self._find_plane()
         viewer.dims.events.current_step.connect(self._on_step)
         viewer.dims.events.order.connect(self._on_step)
         viewer.dims.events.ndisplay.connect(self._on_step)
+        if truth is not None:
+            truth.events.set_data.connect(self._on_drawn)
         self._count()
 
     def close(self) -> None:
@@ -252,11 +262,18 @@ class LayerSource(ThresholdSource):
         dims = self._viewer.dims.events
         for event in (dims.current_step, dims.order, dims.ndisplay):
             event.disconnect(self._on_step)
-        for kind in ("plane", "planes", "check"):
+        self._leave_truth()
+        for kind in ("plane", "planes", "check", "stamp"):
             self._jobs.drop(kind)
         if self._shown is not None:
             self._shown.close()
             self._shown = None
+
+    def _leave_truth(self) -> None:
+        self._rest.stop()
+        if self._truth is not None:
+            self._truth.events.set_data.disconnect(self._on_drawn)
+            self._truth = None
 
     @property
     def target(self) -> Target:
@@ -379,6 +396,19 @@ class LayerSource(ThresholdSource):
             keys = [(self._layer.unique_id, cls) for cls in range(len(channels))]
         return channels, [self._thresholds.get(key, 0.5) for key in keys]
 
+    # An undone stroke is told only by napari drawing the truth anew, as it does for much else
+
+    def _on_drawn(self, event: Any = None) -> None:
+        self._rest.start()
+
+    def _look_again(self) -> None:
+        if self._place is not None and self._curve is not None:
+            self._jobs.ask("stamp", partial(decisions.stamp, self.target, self._place), self._take_stamp)
+
+    def _take_stamp(self, stamp: int) -> None:
+        if self._shown is not None and self._curve is not None and stamp != self._stamp:
+            self._shown.show_painted()
+
     # Counting, the newest wish first
 
     def _find_plane(self) -> None:
@@ -393,9 +423,9 @@ class LayerSource(ThresholdSource):
             self._place, self._note = index[self.target.class_axis is not None :], ""
 
     def _on_step(self, event: Any = None) -> None:
-        before = self._place
+        before = self._place, self._note
         self._find_plane()
-        if self._place != before:
+        if (self._place, self._note) != before:
             self._curve = None
             self._count_plane()
             self.changed.emit()
@@ -404,7 +434,7 @@ class LayerSource(ThresholdSource):
         """Class or data are others."""
         self._version += 1
         if self.target.truth is None:
-            self._truth = None
+            self._leave_truth()
             self.shown.emit()
         self._curve = None
         self._find_plane()
@@ -429,7 +459,8 @@ class LayerSource(ThresholdSource):
             self._several = None
             self._jobs.ask("planes", partial(decisions.counted_all, self.target, self._cls), self._take_all)
 
-    def _take_plane(self, found: Curve | str) -> None:
+    def _take_plane(self, counts: tuple[Curve | str, int]) -> None:
+        found, self._stamp = counts
         self._curve, self._note = (None, found) if isinstance(found, str) else (found, "")
         if self._shown is None:
             self._show()
