@@ -17,7 +17,6 @@ from qtpy.QtWidgets import (
     QMenu,
     QMessageBox,
     QPushButton,
-    QSizePolicy,
     QVBoxLayout,
     QWidget,
 )
@@ -36,6 +35,7 @@ from napari_smm.qt.navigation import Navigation
 from napari_smm.qt.outline_sync import OutlineSync
 from napari_smm.qt.overlay_list import OverlayList
 from napari_smm.qt.plot import PrecisionRecallPlot
+from napari_smm.qt.scrolling_page import ScrollingPage
 from napari_smm.qt.section import Section
 from napari_smm.qt.threshold_row import LABELS, ThresholdRow
 from napari_smm.qt.threshold_source import Kept, LayerSource, LiveSource, ThresholdSource
@@ -175,7 +175,7 @@ class ThresholdDock(Dock):
         self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.message.hide()
         column.addWidget(self.message)
-        self.keys = Section("Keys", self._keys_page(), parent=self)
+        self.keys = Section("Keys", ScrollingPage(self._keys_page()), parent=self)
         column.addWidget(self.keys)
         column.addStretch(0)
 
@@ -227,7 +227,6 @@ class ThresholdDock(Dock):
         page = QLabel(self)
         rows = [f"<td><b>{keys.readable(k.key)}</b>&nbsp;&nbsp;</td><td>{k.words}</td>" for k in keys.KEYS]
         page.setText(f"<table cellspacing='0'>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>")
-        page.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         return page
 
     def _connect(self) -> None:

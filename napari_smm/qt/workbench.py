@@ -1,7 +1,6 @@
 """The workbench of one viewer: its session, its clock and its layers, alive while a dock is open."""
 
 import time
-from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,6 @@ class Workbench(QObject):
         session: what is watched.
         sync: the layers.
         longest: seconds of the longest callback of the clock so far.
-        move_threshold: moves the threshold that is in the user's hand by a step; the watched run's, unless a
-            dock puts another one here.
     """
 
     _open: dict[int, "Workbench"] = {}  # noqa: RUF012 (shared on purpose)
@@ -40,7 +37,6 @@ class Workbench(QObject):
         self.session = Session()
         self.sync = LayerSync(viewer, self.session, self)
         self.longest = 0.0
-        self.move_threshold: Callable[[float], None] = self._move_threshold
         self._docks: list[Any] = []
         self._window: QWidget | None = None
         self._closing = False
@@ -78,9 +74,6 @@ class Workbench(QObject):
         self.session.close()
         self._unguard()
         self.deleteLater()
-
-    def _move_threshold(self, step: float) -> None:
-        self.session.set_threshold(round(self.session.view.threshold + step, 6))
 
     def _unguard(self) -> None:
         if self._window is not None:

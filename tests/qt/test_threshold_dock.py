@@ -717,6 +717,7 @@ def test_the_dock_fits_the_window(qtbot: QtBot, live: ThresholdDock, viewer: Any
         live.keys.set_open(True)
         qtbot.wait(20)
         assert live.minimumSizeHint().width() <= 390
+        assert live.minimumSizeHint().height() <= 720
         live.keys.set_open(False)
         layer = viewer.add_image(np.zeros((9, 24, 32), np.float32))
         live.choose_probability(layer, viewer.add_labels(np.zeros((9, 24, 32), np.uint8)))
