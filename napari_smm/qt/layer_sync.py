@@ -87,6 +87,7 @@ class LayerSync(QObject):
             if spec.role not in self._dismissed and not self._same(spec):
                 self._jobs.append(partial(self._apply, spec))
         self._jobs.append(partial(self._go_to, snapshot))
+        self._jobs.append(self._caption)
         self._start()
 
     def _caption(self) -> None:
@@ -225,7 +226,6 @@ class LayerSync(QObject):
     def _go_to(self, snapshot: Snapshot) -> None:
         if snapshot.run.epochs:
             self._point(self._session.epoch)
-        self._caption()
 
     def _point(self, epoch: int) -> None:
         axis = self._epoch_axis()
