@@ -6,7 +6,7 @@ whole bytes. The padding is invalid, and so is what a window shows beyond a fram
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -55,6 +55,8 @@ class Frames:
         truth: bool (B, C, h, w).
         valid: bool (B, 1, h, w), or None where every pixel is.
         zero: float32 (B, channels), the normalised value of raw intensity 0.
+        tube: bool (B, C, h, w), tubed skeletons of the truth, or None where no loss asked for them.
+        distance: float32 (B, C, h, w), signed distance to the truth's boundary in px, or None.
     """
 
     window: Window
@@ -63,6 +65,21 @@ class Frames:
     truth: Tensor
     valid: Tensor | None
     zero: Tensor
+    tube: Tensor | None = None
+    distance: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Maps:
+    """What some losses are told of each image's truth beside the truth itself: made once, when it is decoded.
+
+    Attributes:
+        tube: bool mask (H, W) → bool (H, W), or None where no loss wants it.
+        distance: bool mask (H, W) → float (H, W), or None.
+    """
+
+    tube: Callable[[NDArray[np.bool_]], NDArray[np.bool_]] | None = None
+    distance: Callable[[NDArray[np.bool_]], NDArray[np.floating[Any]]] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +97,8 @@ class Store:
         offsets: int64 (N,), first pixel of each frame.
         valid: packed (N, 1), or None where every pixel of every frame is valid.
         mapped: whether the pixels are a file mapped into memory.
+        tube: packed (N, C) tubed skeletons, or None where no loss asked for them.
+        distance: float16 (all pixels, C), signed distances in px, or None.
     """
 
     names: tuple[str, ...]
@@ -94,6 +113,8 @@ class Store:
     truth: PackedMasks
     valid: PackedMasks | None
     mapped: bool = False
+    tube: PackedMasks | None = None
+    distance: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -116,6 +137,10 @@ class Store:
         image = raw.to(device).float().mul_(scale[:, None, None]).add_(shift[:, None, None])
         if self.clipped:
             image.clamp_(0, 1)
+        tube = self.tube.read(here).to(device) if self.tube is not None else None
+        distance = None
+        if self.distance is not None:
+            distance = self.distance[where].to(device).float().permute(0, 3, 1, 2)
         return Frames(
             window=window,
             visits=visits,
@@ -124,6 +149,8 @@ class Store:
             truth=truth.to(device),
             valid=None if valid is None else valid.to(device),
             zero=zero,
+            tube=tube,
+            distance=distance,
         )
 
     def whole(self, ids: Sequence[int]) -> Window:
@@ -133,12 +160,13 @@ class Store:
 
     def to(self, device: torch.device) -> "Store":
         """The same store on a device."""
-        moved = {
-            name: getattr(self, name).to(device)
-            for name in ("pixels", "scale", "shift", "zero", "shapes", "offsets")
-        }
-        valid = None if self.valid is None else self.valid.to(device)
-        return replace(self, truth=self.truth.to(device), valid=valid, mapped=False, **moved)
+        moved: dict[str, Any] = {
+            name: None if (kept := getattr(self, name)) is None else kept.to(device)
+            for name in (
+                "pixels", "scale", "shift", "zero", "shapes", "offsets", "truth", "valid", "tube", "distance"
+            )
+        }  # fmt: skip
+        return replace(self, mapped=False, **moved)
 
     def batches(self, size: int) -> Iterator[Window]:
         """Whole frames, up to `size` of one shape at a time: for passes in evaluation mode."""
@@ -152,8 +180,8 @@ class Store:
     @property
     def nbytes(self) -> int:
         """Bytes of pixels and masks."""
-        masks = self.truth.bits.nbytes + (0 if self.valid is None else self.valid.bits.nbytes)
-        return self.pixels.nbytes + masks
+        packed = [masks.bits.nbytes for masks in (self.truth, self.valid, self.tube) if masks is not None]
+        return self.pixels.nbytes + sum(packed) + (0 if self.distance is None else self.distance.nbytes)
 
 
 def resized(array: NDArray[Any], size: tuple[int, int] | None, *, labels: bool) -> NDArray[Any]:
@@ -229,8 +257,9 @@ class _MixedKindsError(Exception):
 
 
 def fill(
-    samples: Iterable[Sample], classes: int, data: Data, cache: Path | None, budget: float | None = None
-) -> Store:
+    samples: Iterable[Sample], classes: int, data: Data, cache: Path | None, budget: float | None = None,
+    maps: Maps | None = None,
+) -> Store:  # fmt: skip
     """Decode once: put samples into a store in memory, or partly in the file `cache` where they don't fit.
 
     uint8 images stay uint8; if any image is of another kind, all are normalised and kept as float16.
@@ -241,25 +270,31 @@ def fill(
         data: size, patch, normalization and cache.
         cache: file for a memory-mapped store.
         budget: bytes of pixels that may stay in memory; half of what is free if None.
+        maps: what is made of each truth for losses that ask for it, of its valid part alone.
     """
+    maps = maps if maps is not None else Maps()
     if budget is None:
         budget = psutil.virtual_memory().available / 2
     budgets = {"disk": 0.0, "memory": float("inf"), "device": float("inf"), "auto": budget}
     try:
         with closing(_Pixels(budgets[data.cache], cache)) as pixels:
-            return _fill(samples, classes, data, pixels, keep_bytes=True)
+            return _fill(samples, classes, data, pixels, maps, keep_bytes=True)
     except _MixedKindsError:
         with closing(_Pixels(budgets[data.cache], cache)) as pixels:
-            return _fill(samples, classes, data, pixels, keep_bytes=False)
+            return _fill(samples, classes, data, pixels, maps, keep_bytes=False)
 
 
-def _fill(samples: Iterable[Sample], classes: int, data: Data, pixels: _Pixels, keep_bytes: bool) -> Store:
+def _fill(
+    samples: Iterable[Sample], classes: int, data: Data, pixels: _Pixels, maps: Maps, keep_bytes: bool
+) -> Store:
     names: list[str] = []
-    maps: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
+    scalings: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
     shapes: list[tuple[int, int]] = []
     extents: list[tuple[int, int]] = []
     truths: list[Tensor] = []
     valids: list[Tensor] = []
+    tubes: list[Tensor] = []
+    distances: list[Tensor] = []
     for sample in samples:
         image, scale, shift = seen(sample.image, data)
         labels, valid = framed(sample, data.size)
@@ -279,18 +314,29 @@ def _fill(samples: Iterable[Sample], classes: int, data: Data, pixels: _Pixels, 
         truth = np.zeros((classes, *shape), dtype=bool)
         truth[:, :height, :width] = (labels == np.arange(1, classes + 1)[:, None, None]) & valid
         names.append(sample.name)
-        maps.append((scale, shift, zero))
+        scalings.append((scale, shift, zero))
         shapes.append(shape)
         extents.append((height, width))
         truths.append(_packed(truth))
+        # Of the image's part of the frame, so that padding does not open a mask that fills the image.
+        own = truth[:, :height, :width]
+        if maps.tube is not None:
+            tube = np.zeros_like(truth)
+            tube[:, :height, :width] = [maps.tube(mask) for mask in own]
+            tubes.append(_packed(tube))
+        if maps.distance is not None:
+            # Float16 keeps one part in 2048, up to more pixels than a side can have.
+            distance = np.zeros((*shape, classes), np.float16)
+            distance[:height, :width] = np.stack([maps.distance(mask) for mask in own], axis=-1)
+            distances.append(torch.from_numpy(distance.reshape(-1, classes)))
         valids.append(_packed(inside[None]))
     frames = torch.tensor(shapes, dtype=torch.int64).reshape(-1, 2)
     areas = frames.prod(dim=1)
-    scales, shifts, zeros = (torch.from_numpy(np.stack(part)) for part in zip(*maps, strict=True))
+    scales, shifts, zeros = (torch.from_numpy(np.stack(part)) for part in zip(*scalings, strict=True))
     everywhere = all(bool((bits == 255).all()) for bits in valids)
     return Store(
         names=tuple(names),
-        pixels=pixels.finish(len(maps[0][0]), keep_bytes=keep_bytes),
+        pixels=pixels.finish(len(scalings[0][0]), keep_bytes=keep_bytes),
         scale=scales,
         shift=shifts,
         zero=zeros,
@@ -301,6 +347,8 @@ def _fill(samples: Iterable[Sample], classes: int, data: Data, pixels: _Pixels, 
         truth=PackedMasks(frames, classes, "cpu", torch.cat(truths, dim=1)),
         valid=None if everywhere else PackedMasks(frames, 1, "cpu", torch.cat(valids, dim=1)),
         mapped=pixels.mapped,
+        tube=PackedMasks(frames, classes, "cpu", torch.cat(tubes, dim=1)) if tubes else None,
+        distance=torch.cat(distances) if distances else None,
     )
 
 

@@ -12,7 +12,7 @@ import torch
 from engine.bits import Window
 from engine.data.normalize import affine
 from engine.data.specs import Data
-from engine.data.store import IGNORED, Sample, Store, fill, frame_shape, resized
+from engine.data.store import IGNORED, Maps, Sample, Store, fill, frame_shape, resized
 
 CPU = torch.device("cpu")
 METHODS = get_args(Data.model_fields["normalization"].annotation)
@@ -307,3 +307,54 @@ def test_filling_holds_the_pixels_about_once():
         tracemalloc.stop()
     # numpy's part; torch's own, the store, comes once on top of what is waiting to be copied.
     assert most < 1.5 * store.pixels.nbytes
+
+
+def test_maps_are_made_once_of_the_valid_truth_and_read_with_the_window() -> None:
+    """A map of each mask goes the same way as the mask, into any window."""
+    cases = [
+        replace(sample((16, 21), classes=2, seed=s), valid=RNG(s).random((16, 21)) < 0.8) for s in (1, 2)
+    ]
+    seen: list[np.ndarray] = []
+
+    def tube(mask: np.ndarray) -> np.ndarray:
+        seen.append(mask)
+        return mask & (np.arange(21) % 2 == 0)
+
+    def distance(mask: np.ndarray) -> np.ndarray:
+        return np.where(mask, -1.0, np.arange(21) * 0.5)
+
+    store = fill(cases, 2, data(), None, maps=Maps(tube, distance))
+    assert len(seen) == 4
+    for number, case in enumerate(cases):
+        frames = read(store, number)
+        truth = np.stack([(case.labels == c) & case.valid for c in (1, 2)])
+        np.testing.assert_array_equal(np.stack(seen[2 * number : 2 * number + 2]), truth)
+        np.testing.assert_array_equal(frames.tube[0, :, :, :21], [tube(mask) for mask in truth])
+        assert frames.distance.dtype == torch.float32
+        np.testing.assert_array_equal(frames.distance[0, :, :, :21], [distance(mask) for mask in truth])
+        assert not frames.tube[..., 21:].any()
+        assert not frames.distance[..., 21:].any()
+    window = Window(torch.tensor([1, 0]), torch.tensor([[3, 8], [8, 0]]), (8, 8))
+    crop = store.read(window, torch.zeros(2, dtype=torch.int64), CPU)
+    np.testing.assert_array_equal(crop.tube[0], read(store, 1).tube[0, :, 3:11, 8:16])
+    np.testing.assert_array_equal(crop.distance[1], read(store, 0).distance[0, :, 8:16, 0:8])
+
+
+def test_a_mask_that_fills_its_image_is_full_to_maps_whatever_the_padding() -> None:
+    case = Sample("full", np.zeros((8, 13, 1), np.uint8), np.ones((8, 13), np.uint8), None)
+    full: list[bool] = []
+
+    def distance(mask: np.ndarray) -> np.ndarray:
+        full.append(bool(mask.all()))
+        return np.zeros(mask.shape)
+
+    fill([case], 1, data(), None, maps=Maps(distance=distance))
+    assert full == [True]
+
+
+def test_without_maps_nothing_is_kept() -> None:
+    store = filled([sample((16, 24))])
+    assert store.tube is None
+    assert store.distance is None
+    assert read(store, 0).tube is None
+    assert read(store, 0).distance is None
