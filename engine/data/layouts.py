@@ -76,6 +76,7 @@ class Layout:
     group_key: str = ""
     sequences: tuple[int, ...] = ()
     json: str = ""
+    sign: str = ""
     generic: bool = False
 
 
@@ -186,7 +187,7 @@ def _choose(data: Data, root: Path, files: Sequence[str]) -> Layout:
         if data.layout not in layouts:
             raise unknown("data.layout", data.layout, ["auto", *layouts])
         return layouts[data.layout]
-    fitting = [layout for layout in layouts.values() if any(part.pairs for part in _match(layout, files))]
+    fitting = [layout for layout in layouts.values() if _fits(layout, _match(layout, files))]
     owners = [layout for layout in fitting if not layout.generic]
     if len(owners) > 1:
         names = " and ".join(layout.name for layout in owners)
@@ -194,13 +195,23 @@ def _choose(data: Data, root: Path, files: Sequence[str]) -> Layout:
     return (owners or fitting or [_nearest(files)])[0]
 
 
+def _fits(layout: Layout, parts: Sequence[Matches]) -> bool:
+    """Whether there are pairs and, where the layout has a sign, all their images bear it."""
+    images = [path for part in parts for key in part.pairs for path in part.images[key]]
+    sign = re.compile(layout.sign, re.IGNORECASE)
+    return bool(images) and all(sign.search(path) for path in images)
+
+
 def _match(layout: Layout, files: Sequence[str]) -> list[Matches]:
     return [match(part, layout.where, files) for part in layout.part]
 
 
 def _nearest(files: Sequence[str]) -> Layout:
-    """The layout that fits most images, though no pair; the generic one if none fits any."""
-    layouts = [layout for layout in known() if layout.part]
+    """The layout that fits most images, though no pair; the generic one if none fits any.
+
+    One with a sign may fit pairs that lack it, and so would be taken after all.
+    """
+    layouts = [layout for layout in known() if layout.part and not layout.sign]
     generic_first = sorted(layouts, key=lambda layout: not layout.generic)
     return max(generic_first, key=lambda layout: sum(len(part.images) for part in _match(layout, files)))
 
