@@ -32,3 +32,18 @@ def mean(x: Tensor, valid: Tensor | None) -> Tensor:
     if valid is None:
         return x.mean()
     return x.sum() / (valid.sum() * x.shape[1]).clamp(min=1)
+
+
+def power(x: Tensor, exponent: float) -> Tensor:
+    """x ** exponent for x in [0, 1] and an exponent >= 0, with a gradient that is finite everywhere.
+
+    The slope of a power below 1 grows without bound towards 0, and a product with it turns
+    NaN. Below 1e-30 the value stays exact and the gradient is 0: what is as good as 0
+    already has nothing left to gain.
+    """
+    if exponent == 1:
+        return x
+    if exponent > 1:
+        return x**exponent
+    steep = x < 1e-30
+    return torch.where(steep, x.detach() ** exponent, torch.where(steep, 1.0, x) ** exponent)

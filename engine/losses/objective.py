@@ -1,25 +1,42 @@
 """The objective: what the training loop minimises, from a loss and a head."""
 
-from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from engine.errors import InputError
 from engine.head import Head, foreground
+from engine.losses.guides import Guides
 from engine.losses.masked import masked
+from engine.losses.pixelwise import label_map
 from engine.losses.specs import LossPart
 
-Objective = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""``objective(logits, y, valid) -> loss``: raw logits in the head's channels, float of any
-width; y in {0, 1} or bool, (B, C, *S); valid bool (B, 1, *S) or None; loss a float32 scalar."""
+
+class Objective(Protocol):
+    """What a training step minimises."""
+
+    def __call__(
+        self, logits: Tensor, y: Tensor, valid: Tensor | None = None, guides: Guides | None = None
+    ) -> Tensor:
+        """The loss, a float32 scalar.
+
+        Args:
+            logits: raw, in the head's channels, float of any width, (B, channels, *S).
+            y: masks in {0, 1} or bool, (B, C, *S).
+            valid: bool (B, 1, *S), or None if every pixel is.
+            guides: maps of the original truth, and the epoch; None in epoch 1 for a loss without maps.
+
+        Raises:
+            ValueError: a map that the loss needs is not among the guides.
+        """
 
 
 def build(part: LossPart, head: Head, classes: int) -> Objective:
     """Bind a loss to a head: the weighted sum of its terms, each given what it needs.
 
     A term that returns one value per image and class is averaged over both; an image
-    without a valid pixel counts, with 0.
+    without a valid pixel counts, with what a perfect prediction costs.
 
     Args:
         part: the loss.
@@ -30,42 +47,52 @@ def build(part: LossPart, head: Head, classes: int) -> Objective:
         InputError: the loss has a term that cannot work with this head.
     """
     check(part, head, classes)
-    terms = [(weight, term.needs, term.bind()) for weight, term in part.terms()]
+    terms = [(weight, term.needs, term.bind()) for weight, term in part.terms(head)]
     needed = {needs for _, needs, _ in terms}
 
-    def objective(logits: Tensor, y: Tensor, valid: Tensor | None = None) -> Tensor:
+    def objective(
+        logits: Tensor, y: Tensor, valid: Tensor | None = None, guides: Guides | None = None
+    ) -> Tensor:
+        guides = guides or Guides()
         # Here already, or a NaN outside the field of view comes back through the head's gradient.
         logits = masked(logits, valid)
-        inputs = {"logits": (logits, y)}
-        if "probability" in needed:
-            inputs["probability"] = (foreground(logits, head), y)
+        inputs = {"logits": (logits, y), "channels": (logits, y)}
+        if needed - {"logits", "channels", "labels"}:
+            p = foreground(logits, head)
+            inputs["probability"] = (p, y)
+            if "tube" in needed:
+                inputs["tube"] = (p, _given(guides.tube, "tube", part))
+            if "distance" in needed:
+                inputs["distance"] = (p, _given(guides.distance, "distance", part))
         if "labels" in needed:
             inputs["labels"] = (logits, label_map(y))
         loss = torch.zeros((), device=logits.device)
         for weight, needs, term in terms:
-            loss = loss + weight * term(*inputs[needs], valid=valid).mean()
+            share = weight(guides.epoch) if callable(weight) else weight
+            loss = loss + share * term(*inputs[needs], valid=valid).mean()
         return loss
 
     return objective
 
 
+def _given(guide: Tensor | None, name: str, part: LossPart) -> Tensor:
+    if guide is None:
+        raise ValueError(f"loss {part.model_dump()['name']!r} needs guides.{name}, which was not given.")
+    return guide
+
+
 def check(part: LossPart, head: Head, classes: int) -> None:
     """Refuse a loss that cannot work with this head, and name what would work."""
     name = part.model_dump()["name"]
-    for _, term in part.terms():
+    for _, term in part.terms(head):
         if term.needs == "logits" and head == "softmax":
             raise InputError(
                 f"loss {name!r} scores each class on its own, which needs a sigmoid head, but the head "
-                "is softmax: use 'dice_ce', or a sigmoid head."
+                "is softmax: use 'dice_ce', or a sigmoid head (training.head multilabel)."
             )
         if term.needs == "labels" and head == "sigmoid" and classes > 1:
             raise InputError(
                 f"loss {name!r} needs classes that exclude each other, but with a sigmoid head the "
-                f"{classes} classes may overlap: use 'dice_bce', or a softmax head."
+                f"{classes} classes may overlap: use 'dice_bce' or 'binary_cross_entropy', or a softmax "
+                "head (training.head exclusive)."
             )
-
-
-def label_map(y: Tensor) -> Tensor:
-    """Label map of exclusive masks, (B, C, *S) in {0, 1} or bool → int64 in 0…C, (B, *S)."""
-    numbers = torch.arange(1, y.shape[1] + 1, device=y.device).view(-1, *[1] * (y.ndim - 2))
-    return torch.where(y > 0.5, numbers, 0).amax(1)

@@ -2,11 +2,11 @@
 
 from torch import Tensor
 
-from engine.losses.masked import masked, total
+from engine.losses.masked import masked, power, total
 
 
 def dice(p: Tensor, y: Tensor, *, smooth: float = 1e-5, valid: Tensor | None = None) -> Tensor:
-    """Soft Dice loss, ``1 - (2TP + s) / (2TP + FP + FN + s)`` (DSC++ paper, the loss that Eq. 9 extends).
+    """Soft Dice loss, ``1 - (2TP + s) / (2TP + FP + FN + s)`` (DSC++ paper, Eq. 4).
 
     Neither p nor y is clipped, so a perfect prediction costs exactly 0, an absent class
     predicted absent included.
@@ -25,3 +25,32 @@ def dice(p: Tensor, y: Tensor, *, smooth: float = 1e-5, valid: Tensor | None = N
     # FP + FN + 2TP, in the form that is exactly 2TP when p = y.
     size = total(p) + total(y)
     return 1 - (twice_tp + smooth) / (size + smooth)
+
+
+def dsc_plus_plus(
+    p: Tensor, y: Tensor, *, gamma: float = 2.0, smooth: float = 1e-5, valid: Tensor | None = None
+) -> Tensor:
+    """DSC++ loss, ``1 - (2TP + s) / (2TP + FPγ + FNγ + s)`` (DSC++ paper, Eq. 9).
+
+    ``FPγ = sum((p (1 - y)) ** γ)`` and ``FNγ = sum(((1 - p) y) ** γ)``: above γ = 1 an
+    unsure error costs less, compared with a confident one. With γ = 1 it is the Dice loss.
+
+    Args:
+        p: foreground probabilities in [0, 1], (B, C, *S).
+        y: truth in {0, 1} or bool, (B, C, *S).
+        gamma: γ > 0.
+        smooth: s. With 0, an absent class predicted absent is NaN.
+        valid: bool (B, 1, *S); False adds nothing to any sum.
+
+    Returns:
+        Loss in [0, 1] of each image and class, float32 (float64 if p is), (B, C).
+    """
+    tp, fp, fn = counts(p, y, gamma, valid)
+    # 1 - (2TP + s) / (…), without the difference of two numbers near 1.
+    return (fp + fn) / (2 * tp + fp + fn + smooth)
+
+
+def counts(p: Tensor, y: Tensor, gamma: float, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """TP, FPγ and FNγ of each image and class, (B, C) each; arguments as of :func:`dsc_plus_plus`."""
+    p, y = masked(p, valid), masked(y, valid)
+    return total(p * y), total(power(p * (1 - y), gamma)), total(power((1 - p) * y, gamma))

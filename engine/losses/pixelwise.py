@@ -42,3 +42,9 @@ def binary_cross_entropy(logits: Tensor, y: Tensor, *, valid: Tensor | None = No
     y = masked(y, valid).to(logits.dtype)
     loss = F.binary_cross_entropy_with_logits(logits, y, reduction="none")
     return mean(masked(loss, valid), valid)
+
+
+def label_map(y: Tensor) -> Tensor:
+    """Label map of exclusive masks, (B, C, *S) in {0, 1} or bool → int64 in 0…C, (B, *S)."""
+    numbers = torch.arange(1, y.shape[1] + 1, device=y.device).view(-1, *[1] * (y.ndim - 2))
+    return torch.where(y > 0.5, numbers, 0).amax(1)

@@ -1,27 +1,41 @@
 """Settings of the losses. One class here and one function in this room make a new loss."""
 
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Callable
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
+from engine.head import Head
 from engine.spec import Part, setting
 
-Needs = Literal["probability", "logits", "labels"]
+Guide = Literal["tube", "distance"]
+"""A map of the original truth that a loss may need, an attribute of :class:`engine.losses.guides.Guides`."""
+
+Needs = Literal["probability", "logits", "channels", "labels", Guide]
+
+Weight = float | Callable[[int], float]
+"""Of a term: constant, or a function of the epoch 1…E."""
 
 
 class LossPart(Part):
     """One term of an objective.
 
     ``needs`` says what the target is called with: foreground probabilities and masks
-    ("probability"), logits and masks ("logits"), or logits and a label map, which only
-    exclusive classes have ("labels").
+    ("probability"), logits that score each class on its own and masks ("logits"), logits of
+    either head and masks ("channels"), logits and a label map, which only exclusive classes
+    have ("labels"), or foreground probabilities and a map of the original truth (its name).
     """
 
     needs: ClassVar[Needs]
 
-    def terms(self) -> tuple[tuple[float, "LossPart"], ...]:
-        """The weighted terms that the objective adds up."""
+    def terms(self, head: Head) -> tuple[tuple[Weight, "LossPart"], ...]:
+        """The weighted terms that the objective adds up under this head."""
         return ((1.0, self),)
+
+    def guides(self, head: Head) -> frozenset[Guide]:
+        """The maps of the original truth that the terms need under this head."""
+        needs = {term.needs for _, term in self.terms(head)}
+        return frozenset(guide for guide in get_args(Guide) if guide in needs)
 
 
 class Dice(LossPart):
@@ -30,6 +44,18 @@ class Dice(LossPart):
     target = "engine.losses.overlap:dice"
     needs = "probability"
     name: Literal["dice"] = "dice"
+    smooth: float = setting(1e-5, ge=0, advanced=True)
+    """Added to numerator and denominator, so that an absent class predicted absent costs 0."""
+
+
+class DSCPlusPlus(LossPart):
+    """DSC++ loss per class: Dice whose errors are raised to γ, so that overconfident ones cost more."""
+
+    target = "engine.losses.overlap:dsc_plus_plus"
+    needs = "probability"
+    name: Literal["dsc_plus_plus"] = "dsc_plus_plus"
+    gamma: float = setting(2.0, gt=0)
+    """γ: exponent of each pixel's error. 1 is the Dice loss."""
     smooth: float = setting(1e-5, ge=0, advanced=True)
     """Added to numerator and denominator, so that an absent class predicted absent costs 0."""
 
@@ -72,7 +98,7 @@ class DiceCrossEntropy(Sum):
     ce_weight: float = setting(1.0, ge=0)
     """Weight of the cross-entropy term."""
 
-    def terms(self) -> tuple[tuple[float, LossPart], ...]:
+    def terms(self, head: Head) -> tuple[tuple[Weight, LossPart], ...]:
         return ((self.dice_weight, Dice()), (self.ce_weight, CrossEntropy()))
 
 
@@ -86,12 +112,13 @@ class DiceBinaryCrossEntropy(Sum):
     bce_weight: float = setting(1.0, ge=0)
     """Weight of the binary cross-entropy term."""
 
-    def terms(self) -> tuple[tuple[float, LossPart], ...]:
+    def terms(self, head: Head) -> tuple[tuple[Weight, LossPart], ...]:
         return ((self.dice_weight, Dice()), (self.bce_weight, BinaryCrossEntropy()))
 
 
 Loss = Annotated[
     Dice
+    | DSCPlusPlus
     | CrossEntropy
     | BinaryCrossEntropy
     | ElevatedSensitivity

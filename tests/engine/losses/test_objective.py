@@ -7,9 +7,9 @@ from torch import Tensor
 from engine.errors import InputError
 from engine.head import Head, foreground
 from engine.losses import specs
-from engine.losses.objective import build, label_map
+from engine.losses.objective import build
 from engine.losses.overlap import dice
-from engine.losses.pixelwise import binary_cross_entropy, cross_entropy
+from engine.losses.pixelwise import binary_cross_entropy, cross_entropy, label_map
 from engine.losses.sensitivity import elevated_sensitivity
 
 

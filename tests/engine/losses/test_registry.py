@@ -16,7 +16,7 @@ from engine.spec import import_target
 
 LOSSES: tuple[type[LossPart], ...] = get_args(get_args(Loss)[0])
 HEADS: tuple[Head, ...] = get_args(Head)
-SINGLE = [part for part in LOSSES if part().terms() == ((1.0, part()),)]
+SINGLE = [part for part in LOSSES if part().terms("sigmoid") == ((1.0, part()),)]
 
 
 def name(part: type[LossPart]) -> str:
