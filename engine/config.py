@@ -110,6 +110,10 @@ class RunConfig(Spec):
             )
         return self
 
+    def located(self) -> "RunConfig":
+        """The same with absolute paths, so that the settings hold from any folder."""
+        return self.model_copy(update={"data": self.data.located(), "model": self.model.located()})
+
     def head(self, classes: int) -> Head:
         """Kind of output for a number of foreground classes (definitions: one class is sigmoid)."""
         if classes == 1 or self.training.head == "multilabel" or isinstance(self.modulation, SMMv2):

@@ -86,7 +86,7 @@ def fit(
     """
     settings = config.training
     progress = progress if progress is not None else Progress()
-    ready = prepared if prepared is not None else prepare(config)
+    ready = prepared if prepared is not None else prepare(config, pretrained=resume is None)
     network, modulation, device, dtype = ready.network, ready.modulation, ready.device, ready.dtype
     head = ready.predictor.head
     from_pass = modulation.records and misses_from(config) == "pass"

@@ -50,13 +50,16 @@ class Prepared:
     device: torch.device
 
 
-def prepare(config: RunConfig, dataset: Dataset | None = None, cache: Path | None = None) -> Prepared:
+def prepare(
+    config: RunConfig, dataset: Dataset | None = None, cache: Path | None = None, *, pretrained: bool = True
+) -> Prepared:
     """Decode the images and build the network. Whatever the user got wrong is refused here.
 
     Args:
         config: the run.
         dataset: the images; found from ``config.data`` if None.
         cache: folder for a memory-mapped store, where the images don't fit in memory.
+        pretrained: see :func:`build_network`.
 
     Raises:
         InputError: images, masks or settings that cannot be used.
@@ -70,7 +73,7 @@ def prepare(config: RunConfig, dataset: Dataset | None = None, cache: Path | Non
     objectives.check(config.loss, head, classes)
     misses_from(config)
     train, val = load(config, dataset, device, cache)
-    network = build_network(config, dataset.channels, classes, device)
+    network = build_network(config, dataset.channels, classes, device, pretrained=pretrained)
     # No larger than the largest image, so that small images are not mostly padding.
     largest = train.shapes.amax(dim=0).tolist()
     window = (min(config.data.window[0], largest[0]), min(config.data.window[1], largest[1]))
@@ -143,11 +146,30 @@ def load(
     return train.to(device), val.to(device) if val is not None else None
 
 
-def build_network(config: RunConfig, image_channels: int, classes: int, device: torch.device) -> nn.Module:
-    """The network with its starting weights, which depend on the seed alone, on the device."""
+def build_network(
+    config: RunConfig, image_channels: int, classes: int, device: torch.device, *, pretrained: bool = True
+) -> nn.Module:
+    """The network on the device with its starting weights: the seed's, and those of ``model.weights``.
+
+    Args:
+        config: the run.
+        image_channels: channels of the images.
+        classes: number of foreground classes.
+        device: where it goes.
+        pretrained: False where a checkpoint is loaded next, so that ``model.weights`` is not needed again.
+
+    Raises:
+        InputError: a network for images of other dimensions, or weights that do not fit.
+    """
+    if config.model.spatial_dims != 2:
+        raise InputError(
+            f"model.spatial_dims is {config.model.spatial_dims}, but the images of a run have 2 dimensions: "
+            "use model.spatial_dims 2."
+        )
     torch.manual_seed(config.training.seed)
     outputs = channels(config.head(classes), classes)
-    network: nn.Module = config.model.bind()(image_channels, outputs)
+    model = config.model if pretrained else config.model.from_scratch()
+    network: nn.Module = model.bind()(image_channels, outputs)
     if config.training.channels_last:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network.to(device)

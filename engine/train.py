@@ -80,7 +80,7 @@ def main(arguments: Sequence[str]) -> int:
         raise InputError(
             "there is nothing to train on: give a folder with --data.root, or try --preset demo."
         )
-    config = config.model_copy(update={"data": config.data.located()})
+    config = config.located()
     out = options.out or new_folder(Path("runs"), config.data.root, config.modulation.name)
     return start(config, out, quiet=options.quiet)
 
@@ -139,8 +139,8 @@ def resume(out: Path, *, quiet: bool = False) -> int:
     writer = RunWriter.reopen(out, progress)
     with writer.recorded():
         dataset = Dataset.open(config.data, info["splits"], info["dataset"]["fingerprint"])
-        ready = prepare(config, dataset, out / "cache")
         last = out / "checkpoints" / "last"
+        ready = prepare(config, dataset, out / "cache", pretrained=not last.exists())
         state = checkpoint.load(last) if last.exists() else None
         versions = {name: version(name) for name in LIBRARIES}
         for name in LIBRARIES:

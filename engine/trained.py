@@ -66,7 +66,7 @@ class Trained:
         classes = tuple(info["dataset"]["classes"])
         here = find_device(device)
         state = checkpoint.load(file)
-        network = build_network(config, info["dataset"]["channels"], len(classes), here)
+        network = build_network(config, info["dataset"]["channels"], len(classes), here, pretrained=False)
         try:
             network.load_state_dict(state["model"])
         except RuntimeError as error:
@@ -90,6 +90,13 @@ class Trained:
         """Channels that images must have."""
         return int(self.info["dataset"]["channels"])
 
+    def seen(self, image: NDArray[Any]) -> torch.Tensor:
+        """What the network is given for an image (H, W, channels): normalised, float32 (1, channels, H, W),
+        resized if the settings say so, on the CPU."""
+        data = self.config.data
+        frame, scale, shift = seen(image, data)
+        return torch.from_numpy(normalised(frame, scale, shift, data.normalization)).permute(2, 0, 1)[None]
+
     def probability(self, image: NDArray[Any], *, native: bool = True) -> NDArray[np.float32]:
         """Foreground probabilities of one image.
 
@@ -100,10 +107,7 @@ class Trained:
         Returns:
             float32 (C, H, W) in [0, 1].
         """
-        data = self.config.data
-        frame, scale, shift = seen(image, data)
-        values = normalised(frame, scale, shift, data.normalization)
-        p = self.predictor.probability(torch.from_numpy(values).permute(2, 0, 1)[None])
+        p = self.predictor.probability(self.seen(image))
         if native and p.shape[2:] != image.shape[:2]:
             p = F.interpolate(p, size=image.shape[:2], mode="bilinear", align_corners=False)
         return np.asarray(p[0].cpu().numpy())

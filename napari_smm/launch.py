@@ -127,7 +127,7 @@ def start(config: RunConfig, folder: Path) -> Process:
             "there is nothing to train on: data.root is empty, and a folder or `demo` would work."
         )
     folder = folder.expanduser().absolute()
-    located = config.model_copy(update={"data": config.data.located()})
+    located = config.located()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         refuse_used(folder)

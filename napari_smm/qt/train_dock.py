@@ -347,4 +347,4 @@ def located(config: RunConfig, root: str, classes: dict[str, list[int | str]] | 
     """
     changed: dict[str, Any] = {"root": root} | ({} if classes is None else {"classes": classes})
     data = config.data.model_copy(update=changed)
-    return config.model_copy(update={"data": data.located()})
+    return config.model_copy(update={"data": data}).located()

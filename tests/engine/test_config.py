@@ -217,7 +217,8 @@ def test_a_preset_resolves_and_says_what_it_is(name: str) -> None:
 def test_the_preset_smm_is_the_papers_set_up() -> None:
     config = resolve([read_preset("smm")])[0]
     assert config.model.model_dump() == {
-        "name": "unet", "base_width": 64, "depth": 4, "norm": "batch", "dropout": 0.0
+        "name": "unet", "base_width": 64, "depth": 4, "norm": "batch", "dropout": 0.0,
+        "initialization": "default", "spatial_dims": 2,
     }  # fmt: skip
     assert config.optimizer.model_dump() == {
         "name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0

@@ -7,7 +7,15 @@ from engine.schema import choices, kinds, spec_at, spec_types
 from engine.spec import Part
 
 REGISTRIES = {
-    "model": {"unet"},
+    "model": {
+        "unet",
+        "segnet",
+        "semantic_fpn",
+        "attention_unet",
+        "unet_plus_plus",
+        "segresnet",
+        "swin_unetr",
+    },
     "modulation": {"none", "smm_v1", "smm_v2"},
     "loss": {
         "dice",

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from engine.models import specs
-from engine.models.unet import Norm, UNet, pad
+from engine.models.padding import pad
+from engine.models.unet import Norm, UNet
 
 
 def small(**settings: object) -> UNet:
