@@ -60,6 +60,7 @@ class Comparison:
         size: "native" or "trained", the size at which test images are scored.
         checkpoint: "best" or "last"; None for best where there is a val split, else last.
         metrics: columns of the tables, names of engine.tables.METRICS.
+        percent: whether shares are printed in percent, else from 0 to 1.
         spread: "std" over seeds or 95 % "interval" over test images, each averaged over seeds.
         test: "none", "welch" or "wilcoxon".
         ours: methods that are tested against the others, the baselines.
@@ -82,6 +83,7 @@ class Comparison:
     size: Literal["native", "trained"]
     checkpoint: Literal["best", "last"] | None
     metrics: tuple[str, ...]
+    percent: bool
     spread: Literal["std", "interval"]
     test: Literal["none", "welch", "wilcoxon"]
     ours: tuple[str, ...]
@@ -143,6 +145,7 @@ def load(
         size=file.size,
         checkpoint=None if file.checkpoint == "auto" else file.checkpoint,
         metrics=file.metrics,
+        percent=file.percent,
         spread=file.spread,
         test=test,
         ours=ours,

@@ -41,6 +41,8 @@ class File(Spec):
     """Weights that are scored; `auto` is best where there is a val split, else last."""
     metrics: tuple[str, ...] = setting(("dice",), min_length=1)
     """Columns of the tables: names of engine.tables.METRICS."""
+    percent: bool = True
+    """Print scores that are shares in percent; false prints them from 0 to 1."""
     spread: Literal["std", "interval"] = "std"
     """Behind ±: the standard deviation over seeds, or the 95 % interval over test images, each
     averaged over seeds."""
