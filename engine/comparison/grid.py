@@ -61,7 +61,6 @@ class Comparison:
         checkpoint: "best" or "last"; None for best where there is a val split, else last.
         metrics: columns of the tables, names of engine.tables.METRICS.
         percent: whether shares are printed in percent, else from 0 to 1.
-        percent: whether shares are printed in percent, not from 0 to 1.
         spread: "std" over seeds or 95 % "interval" over test images, each averaged over seeds.
         test: "none", "welch" or "wilcoxon".
         ours: methods that are tested against the others, the baselines.
@@ -84,7 +83,6 @@ class Comparison:
     size: Literal["native", "trained"]
     checkpoint: Literal["best", "last"] | None
     metrics: tuple[str, ...]
-    percent: bool
     percent: bool
     spread: Literal["std", "interval"]
     test: Literal["none", "welch", "wilcoxon"]
@@ -147,7 +145,6 @@ def load(
         size=file.size,
         checkpoint=None if file.checkpoint == "auto" else file.checkpoint,
         metrics=file.metrics,
-        percent=file.percent,
         percent=file.percent,
         spread=file.spread,
         test=test,

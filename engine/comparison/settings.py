@@ -42,8 +42,6 @@ class File(Spec):
     metrics: tuple[str, ...] = setting(("dice",), min_length=1)
     """Columns of the tables: names of engine.tables.METRICS."""
     percent: bool = True
-    """Print scores that are shares in percent; false prints them from 0 to 1."""
-    percent: bool = True
     """Shares in percent, as the SMM paper prints them; without it from 0 to 1, as the others do."""
     spread: Literal["std", "interval"] = "std"
     """Behind ±: the standard deviation over seeds, or the 95 % interval over test images, each
