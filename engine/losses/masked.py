@@ -22,6 +22,11 @@ def total(x: Tensor) -> Tensor:
     return x.flatten(2).sum(-1)
 
 
+def size(x: Tensor, valid: Tensor | None) -> Tensor | int:
+    """N, the number of valid pixels of each image, at least 1: int64 (B, 1), or one int for all."""
+    return x[0, 0].numel() if valid is None else total(valid).clamp(min=1)
+
+
 def mean(x: Tensor, valid: Tensor | None) -> Tensor:
     """Mean over channels and all valid pixels of the batch, scalar; 0 if there are none.
 

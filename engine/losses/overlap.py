@@ -46,11 +46,63 @@ def dsc_plus_plus(
         Loss in [0, 1] of each image and class, float32 (float64 if p is), (B, C).
     """
     tp, fp, fn = counts(p, y, gamma, valid)
-    # 1 - (2TP + s) / (…), without the difference of two numbers near 1.
-    return (fp + fn) / (2 * tp + fp + fn + smooth)
+    return excess(2 * tp, fp + fn, smooth)
+
+
+def tversky(
+    p: Tensor, y: Tensor, *, alpha: float = 0.3, beta: float = 0.7, gamma: float = 1.0, smooth: float = 1e-5,
+    valid: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Tversky loss, ``1 - (TP + s) / (TP + α FPγ + β FNγ + s)`` (DSC++ paper, Eq. 15 and 16).
+
+    Args:
+        p: foreground probabilities in [0, 1], (B, C, *S).
+        y: truth in {0, 1} or bool, (B, C, *S).
+        alpha: α >= 0, weight of false positives.
+        beta: β >= 0, weight of false negatives: above α, missing costs more than a false alarm.
+        gamma: γ > 0 of Eq. 9; 1 is the plain loss, 2 Tversky++.
+        smooth: s. With 0, an absent class predicted absent is NaN.
+        valid: bool (B, 1, *S); False adds nothing to any sum.
+
+    Returns:
+        Loss in [0, 1] of each image and class, float32 (float64 if p is), (B, C).
+    """
+    tp, fp, fn = counts(p, y, gamma, valid)
+    return excess(tp, alpha * fp + beta * fn, smooth)
+
+
+def focal_tversky(
+    p: Tensor, y: Tensor, *, alpha: float = 0.3, beta: float = 0.7, exponent: float = 0.75,
+    gamma: float = 1.0, smooth: float = 1e-5, valid: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Focal Tversky loss, the Tversky loss to the power of 1 / γ_FT (DSC++ paper, Eq. 17).
+
+    The paper adds the classes up; here each stands on its own, and the objective takes their
+    mean. A perfect prediction (TI = 1) costs 0 and has no gradient.
+
+    Args:
+        p: foreground probabilities in [0, 1], (B, C, *S).
+        y: truth in {0, 1} or bool, (B, C, *S).
+        alpha: α >= 0, weight of false positives.
+        beta: β >= 0, weight of false negatives.
+        exponent: 1 / γ_FT > 0; 0.75 for the published γ_FT = 4/3.
+        gamma: γ > 0 of Eq. 9; 1 is the plain loss, 2 Focal Tversky++.
+        smooth: s. With 0, an absent class predicted absent is NaN.
+        valid: bool (B, 1, *S); False adds nothing to any sum.
+
+    Returns:
+        Loss in [0, 1] of each image and class, float32 (float64 if p is), (B, C).
+    """
+    loss = tversky(p, y, alpha=alpha, beta=beta, gamma=gamma, smooth=smooth, valid=valid)
+    return power(loss, exponent)
 
 
 def counts(p: Tensor, y: Tensor, gamma: float, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """TP, FPγ and FNγ of each image and class, (B, C) each; arguments as of :func:`dsc_plus_plus`."""
     p, y = masked(p, valid), masked(y, valid)
     return total(p * y), total(power(p * (1 - y), gamma)), total(power((1 - p) * y, gamma))
+
+
+def excess(hits: Tensor, errors: Tensor, smooth: float) -> Tensor:
+    """``1 - (hits + s) / (hits + errors + s)``, without the difference of two numbers near 1."""
+    return errors / (hits + errors + smooth)

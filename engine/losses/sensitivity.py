@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from engine.losses.masked import masked, total
+from engine.losses.masked import masked, size, total
 
 
 def elevated_sensitivity(p: Tensor, y: Tensor, *, valid: Tensor | None = None) -> Tensor:
@@ -20,6 +20,6 @@ def elevated_sensitivity(p: Tensor, y: Tensor, *, valid: Tensor | None = None) -
         Loss in [-1, 0] of each image and class, float32 (float64 if p is), (B, C);
         0 where no pixel is valid.
     """
-    size = p[0, 0].numel() if valid is None else total(valid).clamp(min=1)
+    number = size(p, valid)
     p, y = masked(p, valid), masked(y, valid)
-    return -total(y * p) / (size + total(y * (1 - p)))
+    return -total(y * p) / (number + total(y * (1 - p)))
