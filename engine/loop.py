@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from engine.data.store import Frames, Store
 from engine.device import arithmetic
 from engine.errors import InputError
 from engine.head import foreground
+from engine.losses.guides import Guides
 from engine.modulation.strategies import Trend
 from engine.prepare import Prepared, misses_from, prepare
 from engine.record import Progress
@@ -132,9 +134,8 @@ def fit(
                 optimizer.zero_grad(set_to_none=True)
                 with torch.autocast(device.type, dtype) if dtype else nullcontext():
                     logits = forward(batch.image)
-                loss = modulation.loss(
-                    ready.objective, ready.elevated, logits, batch.truth, batch.grown, batch.valid
-                )
+                plain = partial(ready.objective, guides=batch.guides)
+                loss = modulation.loss(plain, ready.elevated, logits, batch.truth, batch.grown, batch.valid)
                 scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
                 if settings.clip_gradient is not None:
                     scaler.unscale_(optimizer)
@@ -221,6 +222,7 @@ class Batch:
         truth, grown: bool (B, C, h, w); grown is None where the loss sees the truth.
         valid: bool (B, 1, h, w) or None.
         draw: what happened to each image.
+        guides: of the truth, for the losses that ask for them.
     """
 
     image: Tensor
@@ -228,6 +230,7 @@ class Batch:
     grown: Tensor | None
     valid: Tensor | None
     draw: augment.Draw
+    guides: Guides
 
     @classmethod
     def augmented(cls, frames: Frames, grown: Tensor | None, config: RunConfig, epoch: int) -> "Batch":
@@ -237,17 +240,19 @@ class Batch:
             config.augment, config.training.seed, epoch, frames.window.ids, frames.visits,
             (height, width), frames.image.device,
         )  # fmt: skip
-        masks = [frames.truth, *[mask for mask in (grown, frames.valid) if mask is not None]]
+        masks = [mask for mask in (frames.truth, grown, frames.valid, frames.tube) if mask is not None]
         image, moved, inside = augment.apply(draw, frames.image, torch.cat(masks, dim=1), frames.zero)
         parts = list(torch.split(moved, [mask.shape[1] for mask in masks], dim=1))
         truth = parts.pop(0)
         seen = parts.pop(0) if grown is not None else None
-        valid = parts.pop() if frames.valid is not None else None
+        valid = parts.pop(0) if frames.valid is not None else None
+        tube = parts.pop(0) if frames.tube is not None else None
+        distance = None if frames.distance is None else augment.move(draw, frames.distance)
         if draw.resampled:
             valid = inside if valid is None else valid & inside
         if config.training.channels_last:
             image = image.contiguous(memory_format=torch.channels_last)
-        return cls(image, truth, seen, valid, draw)
+        return cls(image, truth, seen, valid, draw, Guides(tube, distance, epoch))
 
     def misses(self, prediction: Tensor) -> Tensor:
         """This batch's false negatives, bool (B, C, h, w), back in the images' own frames."""

@@ -17,7 +17,9 @@ from engine.errors import InputError
 from engine.head import channels
 from engine.infer import Predictor
 from engine.losses import objective as objectives
+from engine.losses.boundary import signed_distance
 from engine.losses.specs import ElevatedSensitivity
+from engine.losses.topology import tubed_skeleton
 from engine.modulation.strategies import NoModulation
 from engine.watch import Watched, watch
 
@@ -121,9 +123,11 @@ def load(
     config: RunConfig, dataset: Dataset, device: torch.device, cache: Path | None
 ) -> tuple[Store, Store | None]:
     """Decode the training and validation images, and put them on the device where they fit."""
+    classes = len(dataset.classes.names)
+    maps = maps_for(config, classes)
     train = store.fill(
-        dataset.samples("train"), len(dataset.classes.names), config.data,
-        None if cache is None else cache / "train.pixels",
+        dataset.samples("train"), classes, config.data,
+        None if cache is None else cache / "train.pixels", maps=maps,
     )  # fmt: skip
     if not train.truth.bits.any():
         raise InputError(
@@ -133,8 +137,8 @@ def load(
     val = None
     if dataset.splits["val"]:
         val = store.fill(
-            dataset.samples("val"), len(dataset.classes.names), config.data,
-            None if cache is None else cache / "val.pixels",
+            dataset.samples("val"), classes, config.data,
+            None if cache is None else cache / "val.pixels", maps=maps,
         )  # fmt: skip
     if device.type == "cpu" or config.data.cache in ("memory", "disk"):
         return train, val
@@ -144,6 +148,15 @@ def load(
     if train.mapped or train.nbytes + (val.nbytes if val is not None else 0) > room:
         return train, val
     return train.to(device), val.to(device) if val is not None else None
+
+
+def maps_for(config: RunConfig, classes: int) -> store.Maps:
+    """What is made of each truth for the configured loss."""
+    wanted = config.loss.guides(config.head(classes))
+    return store.Maps(
+        tube=tubed_skeleton if "tube" in wanted else None,
+        distance=signed_distance if "distance" in wanted else None,
+    )
 
 
 def build_network(

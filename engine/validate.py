@@ -12,6 +12,7 @@ from engine import metrics
 from engine.bits import Window
 from engine.data.store import Frames, Store
 from engine.head import foreground
+from engine.losses.guides import Guides
 from engine.prepare import Prepared
 from engine.record import Progress
 
@@ -21,7 +22,7 @@ class Validation:
     """Scores of the validation images after an epoch.
 
     Attributes:
-        loss: the configured loss on the original masks.
+        loss: the configured loss on the original masks, with the weights of the epoch.
         dice, recall, precision: of each class, mean over the images where it is defined, else NaN.
         skipped: for each class, images whose Dice is not defined.
     """
@@ -51,7 +52,8 @@ def validate(ready: Prepared, val: Store, progress: Progress) -> Validation | No
         if progress.stop:
             return None
         logits = ready.predictor.logits(frames.image)
-        losses += [ready.objective(logits, frames.truth, frames.valid)] * len(logits)
+        guides = Guides(frames.tube, frames.distance, progress.epoch)
+        losses += [ready.objective(logits, frames.truth, frames.valid, guides)] * len(logits)
         prediction = foreground(logits, ready.predictor.head) >= 0.5
         counts.append(metrics.confusion(prediction, frames.truth, valid=frames.valid))
     count = metrics.Confusion(*(torch.cat(part).cpu() for part in zip(*counts, strict=True)))

@@ -12,7 +12,9 @@ import torch
 
 from engine.config import Layer, RunConfig, resolve
 from engine.flags import parse
-from engine.loop import CHECK_STEPS, DivergedError, Epoch, behind_best, check_finite, fit
+from engine.loop import CHECK_STEPS, Batch, DivergedError, Epoch, behind_best, check_finite, fit
+from engine.losses.boundary import signed_distance
+from engine.losses.topology import tubed_skeleton
 from engine.prepare import misses_from, prepare
 from engine.record import Progress
 
@@ -57,6 +59,8 @@ VARIANTS = {
                      "--augment.brightness=[0.5,2]", "--augment.scale=[0.8,1.25]"],
     "dropout, clipping": ["--model.dropout=0.3", "--training.clip_gradient=0.5", "--schedule.name=constant"],
     "resized, instance norm": ["--data.size=[32,36]", "--model.norm=instance", "--training.batch_size=5"],
+    "tubes, SMM v2": ["--loss.name=skeleton_recall", "--modulation.name=smm_v2", "--augment.rotation=20"],
+    "distances": ["--loss.name=boundary", "--loss.schedule=rebalance", "--modulation.name=smm_v1"],
     "half": ["--training.precision=bfloat16", "--modulation.name=smm_v1"],
 }  # fmt: skip
 
@@ -163,3 +167,48 @@ def test_a_state_that_was_taken_up_holds_no_tensors(vessels: Path) -> None:
     state = stored(next(fit(settings)).state())
     next(fit(settings, resume=state))
     assert not {"model", "optimizer", "modulation"} & set(state)
+
+
+def test_the_guides_of_a_loss_go_where_the_truth_goes(vessels: Path) -> None:
+    """Maps that say where the truth is still say so after every change of a batch."""
+    settings = config(
+        vessels, "--loss.name=boundary", "--augment.rotation=25", "--augment.probability=0.7",
+        "--augment.elastic_alpha=[10,80]", "--training.batch_size=8",
+    )  # fmt: skip
+    ready = prepare(settings)
+    resampled, inner = 0, 0
+    for frames in ready.loader.epoch(1):
+        known = dataclasses.replace(
+            frames, tube=frames.truth & (frames.window.ids % 2 == 0)[:, None, None, None],
+            distance=frames.truth.float(),
+        )  # fmt: skip
+        batch = Batch.augmented(known, None, settings, 1)
+        assert batch.guides.tube is not None
+        assert batch.guides.distance is not None
+        even = (frames.window.ids % 2 == 0)[:, None, None, None]
+        assert torch.equal(batch.guides.tube, batch.truth & even)
+        # Bilinear, and so equal where the truth does not change among the four neighbours.
+        exact = torch.isin(batch.guides.distance, torch.tensor([0.0, 1.0])) & batch.valid
+        assert torch.equal(batch.guides.distance[exact] == 1, batch.truth[exact])
+        resampled += len(batch.draw.rows)
+        inner += int((~exact & batch.valid).sum())
+        assert batch.guides.epoch == 1
+    assert resampled
+    assert inner
+
+
+def test_tubes_and_distances_are_of_the_original_truth(vessels: Path) -> None:
+    for loss, guide in (("skeleton_recall", "tube"), ("boundary", "distance"), ("dice", "")):
+        ready = prepare(config(vessels, f"--loss.name={loss}"))
+        for store in (ready.train, ready.val):
+            assert store is not None
+            assert {name for name in ("tube", "distance") if getattr(store, name) is not None} == {guide} - {
+                ""
+            }
+            frames = store.read(store.whole([0]), torch.zeros(1, dtype=torch.int64), ready.device)
+            truth = frames.truth[0, 0].numpy()
+            if guide == "tube":
+                np.testing.assert_array_equal(frames.tube[0, 0], tubed_skeleton(truth))
+            if guide == "distance":
+                expected = signed_distance(truth)
+                np.testing.assert_allclose(frames.distance[0, 0], expected, rtol=1e-3)
