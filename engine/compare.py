@@ -59,7 +59,7 @@ from distributed import Client, Future, wait
 
 from engine import flags
 from engine.command import Parser, run
-from engine.comparison import cluster, figures, results, shipped, tabulate
+from engine.comparison import cluster, shipped
 from engine.comparison.execute import Job, Outcome, execute
 from engine.comparison.grid import Cell, Comparison, load
 from engine.comparison.progress import GridBar
@@ -135,6 +135,9 @@ def plan(comparison: Comparison) -> str:
 
 def show(comparison: Comparison) -> None:
     """Write and print the tables, and draw the figures, of what there is."""
+    # Here, for drawing takes seconds to load, which neither --list nor a refusal should.
+    from engine.comparison import figures, results, tabulate
+
     found = results.collect(comparison)
     tabulate.write(comparison, found, comparison.out / "tables")
     figures.draw(comparison, found, comparison.out / "figures")
@@ -166,6 +169,12 @@ def carry_out(
     if not missing:
         return {}
     shares = () if scheduler else cluster.shares(workers)
+    if "inference_ms" in comparison.metrics and len(shares) > 1:
+        print(
+            "note: inference times are measured while other runs are going on; --workers 1 would not disturb "
+            "them.",
+            file=sys.stderr,
+        )
     order = comparison.out / f".order-{socket.gethostname()}-{os.getpid()}"
     jobs = {
         cell.folder: Job(

@@ -59,7 +59,7 @@ class Comparison:
         seeds: values of training.seed.
         size: "native" or "trained", the size at which test images are scored.
         checkpoint: "best" or "last"; None for best where there is a val split, else last.
-        metrics: columns of the tables, names of engine.tables.METRICS.
+        metrics: columns of the tables, names of engine.tables.COLUMNS.
         percent: whether shares are printed in percent, else from 0 to 1.
         spread: "std" over seeds or 95 % "interval" over test images, each averaged over seeds.
         test: "none", "welch" or "wilcoxon".
@@ -210,16 +210,17 @@ def amended(
         new["data"][name]["data"] = {**_group(new["data"][name], "data"), "root": folder}
     if flags:
         below = document.get("overrides", {})
-        merged = {group: {**_group(below, group), **_group(flags, group)} for group in {**below, **flags}}
-        new["overrides"] = merged
+        new["overrides"] = {**below, **flags}
+        for group in flags:
+            if isinstance(flags[group], Mapping):
+                new["overrides"][group] = {**_group(below, group), **flags[group]}
     return new
 
 
 def _group(values: Mapping[str, Any], group: str) -> dict[str, Any]:
+    """A group's settings; none if what stands there is no group, which is refused when it is resolved."""
     found = values.get(group, {})
-    if not isinstance(found, Mapping):
-        raise InputError(f"{group} needs its settings by name, not {found!r}.")
-    return dict(found)
+    return dict(found) if isinstance(found, Mapping) else {}
 
 
 def _named_root(text: str, data: Mapping[str, Any]) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from pydantic import ValidationError, field_validator, model_validator
 
 from engine.errors import InputError, unknown
 from engine.spec import Spec, setting
-from engine.tables import METRICS
+from engine.tables import COLUMNS
 
 Figure = Literal["curves", "thresholds", "reliability", "panels"]
 FIGURES: tuple[Figure, ...] = ("curves", "thresholds", "reliability", "panels")
@@ -40,7 +40,7 @@ class File(Spec):
     checkpoint: Literal["auto", "best", "last"] = "auto"
     """Weights that are scored; `auto` is best where there is a val split, else last."""
     metrics: tuple[str, ...] = setting(("dice",), min_length=1)
-    """Columns of the tables: names of engine.tables.METRICS."""
+    """Columns of the tables: names of engine.tables.COLUMNS."""
     percent: bool = True
     """Shares in percent, as the SMM paper prints them; without it from 0 to 1, as the others do."""
     spread: Literal["std", "interval"] = "std"
@@ -72,8 +72,8 @@ class File(Spec):
     @classmethod
     def _known_metrics(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
-            if name not in METRICS:
-                raise ValueError(str(unknown("metric", name, METRICS)).rstrip("."))
+            if name not in COLUMNS:
+                raise ValueError(str(unknown("metric", name, COLUMNS)).rstrip("."))
         return value
 
     @field_validator("metrics", "seeds", "ours", "figures")
@@ -150,6 +150,12 @@ def _sentence(error: ValidationError) -> str:
     # Numbers are places in a list, which the value that is shown says better.
     place = ".".join(str(part) for part in first["loc"] if not isinstance(part, int))
     kind, given, message = first["type"], first.get("input"), first["msg"].removeprefix("Value error, ")
+    message = (
+        message.replace("Tuple", "list")
+        .replace("tuple", "list")
+        .replace("dictionary", "table")
+        .replace(" after validation", "")
+    )
     if kind == "extra_forbidden":
         return str(unknown("key", place, File.model_fields)) + others
     if kind == "missing":

@@ -13,10 +13,13 @@ from engine.comparison.grid import Cell, Comparison
 from engine.config import RunConfig, read_file, resolve
 from engine.errors import InputError
 from engine.record import RunReader
+from engine.tables import METRICS
 
 State = Literal["absent", "unfinished", "running", "finished"]
 ELSEWHERE = frozenset({"training.device", "training.threads", "data.cache"})
 """Settings that say where and with how much of a machine a run is trained, not what it is."""
+PARTS = frozenset({"size", "checkpoint", "decision", "scores", "reliability", "inference"})
+"""What a report must have; those of older versions have less."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,8 @@ def difference(there: RunConfig, asked: RunConfig) -> tuple[str, Any, Any] | Non
 
 
 def scores(run: Path, scoring: Scoring) -> dict[str, Any] | None:
-    """report/test.json of a finished run; None if it is missing, older than the weights, or of another
-    size, checkpoint or decision than asked for, or lacks a metric."""
+    """report/test.json of a finished run; None if it is missing, broken, older than the weights, or of
+    another size, checkpoint or decision than asked for, or lacks what tables and figures are made of."""
     path = run / "report" / "test.json"
     if state(run) != "finished" or not path.is_file():
         return None
@@ -89,15 +92,16 @@ def scores(run: Path, scoring: Scoring) -> dict[str, Any] | None:
     checkpoint = scoring.checkpoint or ("best" if best else "last")
     if path.stat().st_mtime < (run / "checkpoints" / checkpoint).stat().st_mtime:
         return None
-    report: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    try:
+        report: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except ValueError:
+        return None
+    asked = {"size": scoring.size, "checkpoint": checkpoint}
+    if not PARTS <= set(report) or any(report[key] != value for key, value in asked.items()):
+        return None
     rule = "argmax" if info["head"] == "softmax" else "p ≥ 0.5"
-    fits = (
-        report["size"] == scoring.size
-        and report["checkpoint"] == checkpoint
-        and report["decision"].startswith(rule)
-        and set(scoring.metrics) <= set(report["scores"]["mean"])
-    )
-    return report if fits else None
+    known = {*report["scores"]["mean"], "inference_ms"}
+    return report if report["decision"].startswith(rule) and set(scoring.metrics) <= known else None
 
 
 def mean_dice(report: dict[str, Any]) -> float | None:
