@@ -13,7 +13,6 @@ from engine.comparison.grid import Cell, Comparison
 from engine.config import RunConfig, read_file, resolve
 from engine.errors import InputError
 from engine.record import RunReader
-from engine.tables import METRICS
 
 State = Literal["absent", "unfinished", "running", "finished"]
 ELSEWHERE = frozenset({"training.device", "training.threads", "data.cache"})
@@ -97,7 +96,7 @@ def scores(run: Path, scoring: Scoring) -> dict[str, Any] | None:
     except ValueError:
         return None
     asked = {"size": scoring.size, "checkpoint": checkpoint}
-    if not PARTS <= set(report) or any(report[key] != value for key, value in asked.items()):
+    if not set(report) >= PARTS or any(report[key] != value for key, value in asked.items()):
         return None
     rule = "argmax" if info["head"] == "softmax" else "p ≥ 0.5"
     known = {*report["scores"]["mean"], "inference_ms"}
