@@ -86,7 +86,7 @@ def panels(cases: Sequence[Panel], title: str = "", *, names: Sequence[str] = ()
     )
     for row, (axes, case, words) in enumerate(zip(grid, cases, notes, strict=True)):
         _draw_row(axes, case, words, heading=row == 0)
-    legend_below(figure, _legend(cases, names))
+    legend_below(figure, legend_entries(cases, names))
     return figure
 
 
@@ -141,8 +141,9 @@ def _write(axes: Axes, name: Sequence[str], words: Sequence[str]) -> None:
                   fontsize=SMALL, linespacing=1.25, va="top", color=INK)  # fmt: skip
 
 
-def _legend(cases: Sequence[Panel], names: Sequence[str]) -> list[Patch]:
-    """Entries for all that can occur; confused and ignored pixels only where they do."""
+def legend_entries(cases: Sequence[Panel], names: Sequence[str]) -> list[Patch]:
+    """Entries for all that can occur in some panels of the same classes; confused and ignored pixels only
+    where they do."""
     entries = []
     if len(names) > 1:
         entries += [swatch(class_colour(number), name) for number, name in enumerate(names)]

@@ -1,0 +1,100 @@
+"""Example images: what the methods miss, and what they see that is not there, side by side."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from engine.comparison.grid import Comparison
+from engine.comparison.reports import Floats, Run, nan_mean
+from engine.comparison.results import Group
+from engine.data.dataset import Dataset
+from engine.data.store import framed, resized
+from engine.figures.cases import Panel, legend_entries
+from engine.figures.overlay import classes, errors, picture
+from engine.figures.page import PAD, WIDE, image_axes, legend_below, page, shorten
+from engine.trained import Trained
+
+ACROSS = 7
+"""Pictures in a row, image and truth included; further methods go below."""
+NAME = 22
+"""Characters of a method's name over its pictures."""
+CAPTION = 0.18
+"""Inches of the words under a picture, and over it."""
+
+
+def examples(comparison: Comparison, groups: Sequence[Group], title: str) -> Figure:
+    """The worst, the median and the best test image by the mean Dice of all methods, as each method's
+    first seed segments it: image, truth, then false negatives and false positives of every method.
+    """
+    chosen = representative(np.stack([group.over_images("dice") for group in groups]))
+    names = [groups[0].images[place] for place in chosen]
+    first = [group.runs[0] for group in groups]
+    cases = [predicted(run, names, comparison) for run in first]
+    several = len(groups[0].classes) > 1
+    columns, rows = min(len(groups) + 2, ACROSS), math.ceil(len(groups) / (ACROSS - 2))
+    cell = WIDE / columns - 2 * PAD
+    heights = [cell * min(case.truth.shape[1] / case.truth.shape[2], 2.0) for case in cases[0]]
+    heights = [height + 2 * CAPTION for height in heights for _ in range(rows)]
+    seeds = {run.cell.seed for run in first}
+    which = f"seed {seeds.pop()}" if len(seeds) == 1 else "first seed"
+    figure = page(WIDE, sum(heights) + 0.7, f"{title}: worst, median and best test image, {which}")
+    grid = figure.subplots(len(heights), columns, squeeze=False, height_ratios=heights)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for number, place in enumerate(chosen):
+        block = grid[number * rows : (number + 1) * rows]
+        _draw(block, [made[number] for made in cases], [run.per_image("dice")[place] for run in first],
+              [group.method for group in groups], "mean Dice" if several else "Dice")  # fmt: skip
+    legend_below(figure, legend_entries([case for made in cases for case in made], groups[0].classes))
+    return figure
+
+
+def representative(dice: Floats) -> list[int]:
+    """Places of the worst, the median and the best image, each once; fewer where there are fewer images.
+
+    Args:
+        dice: (methods, n), NaN where not defined. An image where no method has a value comes last, and
+            only where there is no other.
+    """
+    mean = nan_mean(dice, axis=0)
+    ranked = [int(place) for place in np.argsort(mean, kind="stable") if not np.isnan(mean[place])]
+    ranked = ranked or [0]
+    return list(dict.fromkeys([ranked[0], ranked[len(ranked) // 2], ranked[-1]]))
+
+
+def predicted(run: Run, names: Sequence[str], comparison: Comparison) -> list[Panel]:
+    """Some of a run's test images with truth and prediction, as they were scored."""
+    trained = Trained.open(run.cell.folder, comparison.checkpoint, run.cell.config.training.device)
+    dataset = Dataset.open(trained.config.data, trained.info["splits"])
+    places = dict(zip(dataset.names()["test"], dataset.splits["test"], strict=True))
+    native = comparison.size == "native"
+    size = None if native else trained.config.data.size
+    made = []
+    for name, sample in zip(names, dataset.some([places[name] for name in names]), strict=True):
+        labels, valid = framed(sample, size)
+        truth = (labels == np.arange(1, len(trained.classes) + 1)[:, None, None]) & valid
+        prediction = trained.masks(trained.probability(sample.image, native=native))
+        made.append(Panel(name, resized(sample.image, size, labels=False), truth, prediction, valid))
+    return made
+
+
+def _draw(
+    grid: Any, cases: Sequence[Panel], dice: Sequence[float], methods: Sequence[str], score: str
+) -> None:
+    """One image: its own pictures at the left of the first row, the methods' at the right of all rows."""
+    case, across = cases[0], grid.shape[1] - 2
+    for axes, shown, word in (
+        (grid[0, 0], picture(case.image, case.valid), "image"),
+        (grid[0, 1], classes(case.truth, case.valid), "truth"),
+    ):
+        axes.set_axis_on()
+        image_axes(axes, shown, word, shorten(case.name, NAME) if word == "image" else "")
+    for place, (made, value, method) in enumerate(zip(cases, dice, methods, strict=True)):
+        axes = grid[place // across, 2 + place % across]
+        axes.set_axis_on()
+        said = f"{score} {'not defined' if math.isnan(value) else f'{value:.3f}'}"
+        shown = errors(made.image, made.truth, made.prediction, made.valid)
+        image_axes(axes, shown, shorten(method, NAME), said)

@@ -1,0 +1,182 @@
+"""A sheet: a table as papers print it, in plain text, Markdown and LaTeX."""
+
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+BULLET = "•"
+"""What stands before the best in plain text, which has no bold."""
+LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
+    "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "|": "$|$",
+    '"': "''", "±": r"$\pm$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "×": r"$\times$", "·": r"$\cdot$",
+    "≥": r"$\ge$", "≤": r"$\le$", "−": "$-$", "–": "--", "—": "---", "…": r"\ldots{}", "•": r"\textbullet{}",
+    "²": "$^2$", "³": "$^3$", "α": r"$\alpha$", "β": r"$\beta$", "γ": r"$\gamma$", "δ": r"$\delta$",
+    "ε": r"$\varepsilon$", "λ": r"$\lambda$", "μ": r"$\mu$", "σ": r"$\sigma$", "’": "'", "“": "``", "”": "''",
+    "\N{NO-BREAK SPACE}": "~", "½": r"\textonehalf{}",
+}  # fmt: skip
+"""Characters that LaTeX reads as commands, or knows by another name. Accented letters stay as they are."""
+MARKDOWN = frozenset("\\`*_{}[]<>|~#&$")
+"""Characters that Markdown may read as marks."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """What stands in one place of a table.
+
+    Attributes:
+        text: as it is printed.
+        best: whether it is in bold.
+        mark: whether it carries the significance mark *.
+    """
+
+    text: str
+    best: bool = False
+    mark: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row, or the published numbers of the row above it."""
+
+    fields: tuple[Field, ...]
+    quoted: bool = False
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table with what stands around it.
+
+    Attributes:
+        title: of the table.
+        head: of its columns.
+        names: how many columns, the first ones, hold names and not numbers.
+        blocks: title → rows, each of as many fields as there are columns.
+        best: what it means to be the best, in a few words.
+        notes: below the table, a sentence or two each.
+    """
+
+    title: str
+    head: tuple[str, ...]
+    names: int
+    blocks: tuple[tuple[str, tuple[Line, ...]], ...]
+    best: str
+    notes: tuple[str, ...]
+
+
+def text(sheet: Sheet) -> str:
+    """In plain text, for a terminal: columns aligned by the width that characters have there."""
+    lines = [line for _, block in sheet.blocks for line in block]
+    marked = {place for line in lines for place, field in enumerate(line.fields) if field.mark}
+
+    def said(line: Line) -> list[str]:
+        # Where a column has marks, what has none ends in a space, so that digits stand under digits.
+        shown = [
+            one_line(f"{BULLET * field.best}{field.text}") + ("*" if field.mark else " " * (place in marked))
+            for place, field in enumerate(line.fields)
+        ]
+        return ["  " + shown[0] if line.quoted else shown[0], *shown[1:]]
+
+    head = [one_line(title) + " " * (place in marked) for place, title in enumerate(sheet.head)]
+    blocks = [(one_line(title), [said(line) for line in block]) for title, block in sheet.blocks]
+    rows = [row for _, block in blocks for row in block]
+    widths = [max(map(width, column)) for column in zip(head, *rows, strict=True)]
+
+    def aligned(row: Sequence[str]) -> str:
+        cells = []
+        for place, (cell, wide) in enumerate(zip(row, widths, strict=True)):
+            space = " " * (wide - width(cell))
+            cells.append(cell + space if place < sheet.names else space + cell)
+        return "  ".join(cells).rstrip()
+
+    rule = "  ".join("─" * wide for wide in widths)
+    made = [one_line(sheet.title), "", aligned(head), rule]
+    for number, (title, block) in enumerate(blocks):
+        made += ["", title] if number else [title]
+        made += [aligned(row) for row in block]
+    notes = [one_line(note) for note in (f"{BULLET} {sheet.best}.", *sheet.notes)]
+    return "\n".join([*made, rule, *notes]) + "\n"
+
+
+def markdown(sheet: Sheet) -> str:
+    """In Markdown, as a pipe table with the best in bold."""
+
+    def said(field: Field, quoted: bool) -> str:
+        inner = escaped_markdown(field.text)
+        inner = f"**{inner}**" if field.best and inner else inner
+        inner = f"*{inner}*" if quoted and inner else inner
+        return inner + r"\*" * field.mark
+
+    def row(cells: Sequence[str]) -> str:
+        return f"| {' | '.join(cells)} |"
+
+    made = [f"### {escaped_markdown(sheet.title)}", "", row([escaped_markdown(t) for t in sheet.head])]
+    made.append(row([":--" if place < sheet.names else "--:" for place in range(len(sheet.head))]))
+    for title, lines in sheet.blocks:
+        made.append(row([f"**{escaped_markdown(title)}**", *[""] * (len(sheet.head) - 1)]))
+        made += [row([said(field, line.quoted) for field in line.fields]) for line in lines]
+    notes = [f"- {escaped_markdown(note)}" for note in (f"In bold: {sheet.best}.", *sheet.notes)]
+    return "\n".join([*made, "", *notes]) + "\n"
+
+
+def latex(sheet: Sheet) -> str:
+    """In LaTeX, as a floating table; needs the package booktabs, and UTF-8 input."""
+
+    def said(field: Field, quoted: bool) -> str:
+        inner = escaped_latex(field.text)
+        inner = rf"\textbf{{{inner}}}" if field.best and inner else inner
+        inner = rf"\textit{{{inner}}}" if quoted and inner else inner
+        return inner + "$^{*}$" * field.mark
+
+    columns = "l" * sheet.names + "r" * (len(sheet.head) - sheet.names)
+    made = [
+        r"% needs \usepackage{booktabs}", r"\begin{table}", r"\centering",
+        rf"\caption{{{escaped_latex(sheet.title)}}}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule",
+        _latex_row([escaped_latex(title) for title in sheet.head]),
+    ]  # fmt: skip
+    for title, lines in sheet.blocks:
+        whole = rf"\multicolumn{{{len(sheet.head)}}}{{l}}{{\textbf{{{escaped_latex(title)}}}}} \\"
+        made += [r"\midrule", whole]
+        for line in lines:
+            indent = r"\quad " if line.quoted else ""
+            made.append(indent + _latex_row([said(field, line.quoted) for field in line.fields]))
+    made += [r"\bottomrule", r"\end{tabular}", "", r"\medskip", r"\begin{minipage}{\linewidth}\footnotesize"]
+    notes = (f"In bold: {sheet.best}.", *sheet.notes)
+    made += [escaped_latex(note) + r"\par" for note in notes]
+    return "\n".join([*made, r"\end{minipage}", r"\end{table}"]) + "\n"
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    # A row that begins with [ would be read as the argument of the \\ before it.
+    first = "{}" + cells[0] if cells[0].startswith("[") else cells[0]
+    return " & ".join([first, *cells[1:]]) + r" \\"
+
+
+def escaped_latex(plain: str) -> str:
+    """A text as LaTeX prints it."""
+    return _each(one_line(plain), lambda character: LATEX.get(character, character))
+
+
+def escaped_markdown(plain: str) -> str:
+    """A text as Markdown prints it."""
+    return _each(one_line(plain), lambda character: "\\" * (character in MARKDOWN) + character)
+
+
+def one_line(plain: str) -> str:
+    """A text without line breaks, tabs and control characters."""
+    kept = (c if unicodedata.category(c) != "Cc" else " " for c in plain)
+    return " ".join("".join(kept).split())
+
+
+def width(plain: str) -> int:
+    """Columns that a text takes in a terminal: two for wide characters, none for combining ones."""
+    return sum(
+        0 if unicodedata.category(c) in ("Mn", "Me", "Cf")
+        else 2 if unicodedata.east_asian_width(c) in "WF"
+        else 1
+        for c in plain
+    )  # fmt: skip
+
+
+def _each(plain: str, change: Callable[[str], str]) -> str:
+    return "".join(map(change, plain))
