@@ -120,7 +120,7 @@ def reliability(p: Tensor, y: Tensor, *, bins: int = BINS, valid: Tensor | None 
     # In p's own type, so that a p that was written as k/n lies in bin k in float32, too.
     edges = (torch.arange(1, bins, dtype=torch.float64) / bins).to(p)
     rows, images_and_classes = p.flatten(0, 1).flatten(1), p.shape[0] * p.shape[1]
-    place = torch.bucketize(rows, edges, right=True)
+    place = torch.bucketize(rows.contiguous(), edges, right=True)
     place += bins * torch.arange(images_and_classes, device=p.device)[:, None]
     inside = used.flatten(0, 1).flatten(1)
 
