@@ -4,21 +4,52 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+
+class Metric(NamedTuple):
+    """How a score is shown."""
+
+    title: str
+    """Of its column."""
+    more: bool
+    """Whether more is better."""
+    percent: bool
+    """Whether it is printed in percent, as papers do with shares, or as it is."""
+
+    @property
+    def heading(self) -> str:
+        """Title and the direction that is better, as in "FNR ↓"."""
+        return f"{self.title} {'↑' if self.more else '↓'}"
+
+
 METRICS = {
-    "dice": ("DSC", True),
-    "cldice": ("clDice", True),
-    "jaccard": ("JSI", True),
-    "fnr": ("FNR", False),
-    "fpr": ("FPR", False),
-    "precision": ("precision", True),
-    "recall": ("recall", True),
+    "dice": Metric("DSC", True, True),
+    "cldice": Metric("clDice", True, True),
+    "jaccard": Metric("JSI", True, True),
+    "fnr": Metric("FNR", False, True),
+    "fpr": Metric("FPR", False, True),
+    "precision": Metric("precision", True, True),
+    "recall": Metric("recall", True, True),
+    "lesion_recall": Metric("lesion recall", True, True),
+    "nll": Metric("NLL", False, False),
+    "brier": Metric("Brier", False, False),
+    "ece": Metric("ECE", False, False),
 }
-"""Metric → its column's title, and whether more is better."""
+"""Score → how it is shown. NLL is in nats, the others lie in 0…1."""
+
+POOLED = frozenset({"lesion_recall"})
+"""Scores that are no mean over images but pooled over the set: of all lesions the detected ones."""
+
+TIME = Metric("ms an image", False, False)
+"""How the median inference time is shown."""
+
+COLUMNS = {**METRICS, "inference_ms": TIME}
+"""What a comparison's tables can show: scores, and the time that a run has once."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +81,42 @@ def mean(values: NDArray[np.float64]) -> Mean:
     return Mean(float(defined.mean()), margin, count, len(values) - count)
 
 
+def rate(detected: int, total: int, *, count: int, skipped: int) -> Mean:
+    """A share of things pooled over images, with Wilson's interval for a binomial share.
+
+    Half of the interval's width is the margin. The interval's middle is a little nearer to ½ than the share
+    is, so that near 0 and 1 it is not the same as share ± margin. It takes the things as independent of
+    each other.
+
+    Args:
+        detected, total: of the things; 0 <= detected <= total.
+        count, skipped: images that have any, and that have none.
+
+    Returns:
+        NaN of nothing.
+    """
+    if total == 0:
+        return Mean(np.nan, np.nan, count, skipped)
+    share, z = detected / total, float(stats.norm.ppf(0.975))
+    margin = z / (1 + z**2 / total) * np.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
+    return Mean(share, float(margin), count, skipped)
+
+
 def percent(entry: Mean) -> str:
     """A mean and its interval in percent, as papers print them."""
+    return _number(entry, 100, 2)
+
+
+def cell(name: str, entry: Mean) -> str:
+    """A score and its interval in a table: in percent, or with four decimals, as METRICS says of its name."""
+    return percent(entry) if METRICS[name].percent else _number(entry, 1, 4)
+
+
+def _number(entry: Mean, scale: float, digits: int) -> str:
     if np.isnan(entry.value):
         return "–"
-    text = f"{100 * entry.value:.2f}"
-    return text if np.isnan(entry.margin) else f"{text} ± {100 * entry.margin:.2f}"
+    text = f"{scale * entry.value:.{digits}f}"
+    return text if np.isnan(entry.margin) else f"{text} ± {scale * entry.margin:.{digits}f}"
 
 
 def text(title: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

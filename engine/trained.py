@@ -90,7 +90,7 @@ class Trained:
         """Channels that images must have."""
         return int(self.info["dataset"]["channels"])
 
-    def seen(self, image: NDArray[Any]) -> torch.Tensor:
+    def as_seen(self, image: NDArray[Any]) -> torch.Tensor:
         """What the network is given for an image (H, W, channels): normalised, float32 (1, channels, H, W),
         resized if the settings say so, on the CPU."""
         data = self.config.data
@@ -107,7 +107,7 @@ class Trained:
         Returns:
             float32 (C, H, W) in [0, 1].
         """
-        p = self.predictor.probability(self.seen(image))
+        p = self.predictor.probability(self.as_seen(image))
         if native and p.shape[2:] != image.shape[:2]:
             p = F.interpolate(p, size=image.shape[:2], mode="bilinear", align_corners=False)
         return np.asarray(p[0].cpu().numpy())

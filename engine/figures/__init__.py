@@ -8,14 +8,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from engine.figures.calibration import reliability_diagram, threshold_curves
     from engine.figures.cases import Panel, panels
     from engine.figures.growth import masks
     from engine.figures.history import curves
     from engine.figures.page import save
+    from engine.figures.series import Reliability, ThresholdCurve
 
-__all__ = ["Panel", "curves", "masks", "panels", "save"]
+__all__ = [
+    "Panel", "Reliability", "ThresholdCurve", "curves", "masks", "panels", "reliability_diagram", "save",
+    "threshold_curves",
+]  # fmt: skip
 
-HOMES = {"Panel": "cases", "panels": "cases", "masks": "growth", "curves": "history", "save": "page"}
+HOMES = {
+    "Panel": "cases", "panels": "cases", "masks": "growth", "curves": "history", "save": "page",
+    "reliability_diagram": "calibration", "threshold_curves": "calibration", "Reliability": "series",
+    "ThresholdCurve": "series",
+}  # fmt: skip
 """Which module holds what."""
 
 

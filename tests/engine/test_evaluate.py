@@ -1,4 +1,4 @@
-"""The test table: numbers against a count by hand, files, refusals."""
+"""The test tables: numbers against a count by hand, files, what is printed, refusals."""
 
 import csv
 import json
@@ -7,12 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from skimage.measure import label
 from support import fast, write_pair
 
-from engine import evaluate, tables, train
+from engine import evaluate, train
 from engine.errors import InputError
+from engine.figures import Reliability
 from engine.record import RunReader
+from engine.tables import METRICS
 from engine.trained import Trained
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def test_the_table_is_what_counting_pixels_gives(
@@ -21,33 +29,93 @@ def test_the_table_is_what_counting_pixels_gives(
     assert evaluate.main([str(trained_run), "--no-figures"]) == 0
     trained = Trained.open(trained_run, device="cpu")
     names = RunReader(trained_run).info()["splits"]["test"]
-    dice, fnr = [], []
+    expected: dict[str, list[float]] = {
+        name: [] for name in ("dice", "fnr", "brier", "nll", "lesions", "lesions_detected")
+    }
     for name in names:
         image = np.asarray(Image.open(vessels / "images" / f"{name}.png"))
         truth = np.asarray(Image.open(vessels / "masks" / f"{name}.png")) > 0
-        found = trained.probability(image[..., None])[0] >= 0.5
-        dice.append(2 * (found & truth).sum() / (found.sum() + truth.sum()))
-        fnr.append((truth & ~found).sum() / truth.sum())
-    with (trained_run / "report" / "test.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["class"] != "background"]
+        p = trained.probability(image[..., None])[0].astype(np.float64)
+        found, component = p >= 0.5, label(truth, connectivity=2)
+        expected["dice"].append(2 * (found & truth).sum() / (found.sum() + truth.sum()))
+        expected["fnr"].append((truth & ~found).sum() / truth.sum())
+        expected["brier"].append(((p - truth) ** 2).mean())
+        expected["nll"].append(-np.log(np.where(truth, p, 1 - p).clip(1e-7)).mean())
+        expected["lesions"].append(component.max())
+        expected["lesions_detected"].append(len(np.unique(component[found & truth])))
+    rows = [row for row in read_rows(trained_run / "report" / "test.csv") if row["class"] != "background"]
     assert [row["image"] for row in rows] == names
-    np.testing.assert_allclose([float(row["dice"]) for row in rows], dice, rtol=1e-12)
-    np.testing.assert_allclose([float(row["fnr"]) for row in rows], fnr, rtol=1e-12)
-    saved = json.loads((trained_run / "report" / "test.json").read_text())
-    assert saved["scores"]["mean"]["dice"]["value"] == pytest.approx(np.mean(dice))
-    assert saved["scores"]["mean"]["dice"]["count"] == len(names)
+    for name, values in expected.items():
+        np.testing.assert_allclose([float(row[name]) for row in rows], values, rtol=1e-9)
+    saved = json.loads((trained_run / "report" / "test.json").read_text("utf-8"))
+    dice = saved["scores"]["mean"]["dice"]
+    assert dice["value"] == pytest.approx(np.mean(expected["dice"]))
+    assert dice["count"] == len(names)
+    lesions = saved["lesions"]["foreground"]
+    assert lesions == {"detected": sum(expected["lesions_detected"]), "total": sum(expected["lesions"])}
+    found = saved["scores"]["mean"]["lesion_recall"]["value"]
+    assert found == lesions["detected"] / lesions["total"]
     assert saved["decision"] == "p ≥ 0.5"
-    assert f"{100 * np.mean(dice):.2f}" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"{100 * np.mean(expected['dice']):.2f}" in printed
+    assert f"{np.mean(expected['nll']):.4f}" in printed
 
 
-def test_several_runs_are_one_table_with_figures(
+def test_the_json_file_has_what_the_manual_says(trained_run: Path) -> None:
+    assert evaluate.main([str(trained_run), "--no-figures"]) == 0
+    saved = json.loads((trained_run / "report" / "test.json").read_text("utf-8"))
+    assert list(saved) == [
+        "split", "size", "decision", "checkpoint", "epoch", "images", "scores", "lesions", "reliability",
+        "inference",
+    ]  # fmt: skip
+    for entries in saved["scores"].values():
+        assert list(entries) == list(METRICS)
+        for entry in entries.values():
+            assert list(entry) == ["value", "margin", "count", "skipped"]
+            assert entry["count"] + entry["skipped"] == saved["images"]
+    made = Reliability.of(saved["reliability"]["foreground"])
+    assert made.count.shape == (15,)
+    assert made.count.sum() == saved["images"] * 40 * 48
+    assert (made.truth <= made.count).all()
+    assert 0 <= made.ece <= saved["scores"]["foreground"]["ece"]["value"] + 1e-12
+    time = saved["inference"]
+    assert list(time) == [
+        "median_ms", "repeats", "images", "height", "width", "device", "device_name", "threads"
+    ]  # fmt: skip
+    assert (time["height"], time["width"], time["device"]) == (40, 48, "cpu")
+    assert time["median_ms"] > 0
+
+
+def test_over_the_threshold_stand_the_tables_of_each_threshold(trained_run: Path) -> None:
+    evaluate.main([str(trained_run), "--no-figures", "--threshold=0.35"])
+    report = trained_run / "report"
+    rows = read_rows(report / "test-thresholds.csv")
+    assert list(rows[0]) == ["image", "class", "threshold", "dice", "precision", "recall"]
+    assert [float(row["threshold"]) for row in rows[:19]] == [round(0.05 * n, 2) for n in range(1, 20)]
+    assert {row["class"] for row in rows} == {"foreground"}
+    at = [row for row in rows if float(row["threshold"]) == 0.35]
+    images = [row for row in read_rows(report / "test.csv") if row["class"] == "foreground"]
+    assert len(at) == len(images)
+    for one, other in zip(at, images, strict=True):
+        assert {name: one[name] for name in ("image", "dice", "precision", "recall")}.items() <= other.items()
+
+
+def test_several_runs_share_tables_that_fit_a_terminal_and_have_figures(
     trained_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert evaluate.main([str(trained_run), str(trained_run), "--split=val"]) == 0
+    run = trained_run.rename(trained_run.with_name("2026-01-02-030405-chasedb1-smm_v2"))
+    assert evaluate.main([str(run), str(run), "--split=val"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert sum(line.startswith(trained_run.name) for line in lines) == 2
-    assert {path.name for path in (trained_run / "report").iterdir()} >= {
-        "curves.png", "masks.png", "panels.png", "val.csv", "val.json"
+    assert sum(line.startswith(run.name) for line in lines) == 2 * len(evaluate.TABLES)
+    assert max(map(len, lines)) <= 120
+    headings = [line for line in lines if line.startswith("run ")]
+    for metric in METRICS.values():
+        assert sum(f" {metric.heading}" in line for line in headings) == 1
+    assert headings[-1].endswith("ms an image ↓")
+    assert sum(line.startswith("ms an image: batch 1, 40 × 48 px") for line in lines) in (1, 2)
+    assert {path.name for path in (run / "report").iterdir()} == {
+        "curves.png", "masks.png", "panels.png", "reliability.png", "thresholds.png", "val.csv",
+        "val-thresholds.csv", "val.json",
     }  # fmt: skip
 
 
@@ -69,6 +137,11 @@ def test_classes_have_rows_and_the_rule_is_said(
     assert "argmax over background and classes" in text
     saved = json.loads((out / "report" / "test.json").read_text())
     assert len(saved["scores"]) == 5  # two classes, background, mean, mean with background
+    assert list(saved["lesions"]) == list(saved["reliability"]) == ["class_1", "class_2"]
+    assert saved["nll_categorical"]["value"] >= max(
+        saved["scores"][name]["nll"]["value"] for name in saved["lesions"]
+    )
+    assert {path.name for path in (out / "report").glob("*.png")} >= {"reliability.png", "thresholds.png"}
     assert evaluate.main([str(out), "--threshold=0.3", "--no-figures"]) == 0
     assert "p ≥ 0.3" in capsys.readouterr().out
 
@@ -85,6 +158,13 @@ def test_the_trained_size_scores_what_the_network_saw(vessels: Path, tmp_path: P
         assert saved["size"] == size
         values.append(saved["scores"]["mean"]["dice"]["value"])
     assert values[0] != values[1]
+
+
+def saved_scores(run: Path) -> list[str]:
+    """All that evaluate has written but the time it took."""
+    report = json.loads((run / "report" / "test.json").read_text("utf-8"))
+    tables = [(run / "report" / name).read_text("utf-8") for name in ("test.csv", "test-thresholds.csv")]
+    return [*tables, json.dumps({name: part for name, part in report.items() if name != "inference"})]
 
 
 def test_pixels_outside_the_field_of_view_count_nowhere(tmp_path: Path) -> None:
@@ -109,15 +189,14 @@ def test_pixels_outside_the_field_of_view_count_nowhere(tmp_path: Path) -> None:
         ["--data.root", str(tmp_path / "data"), "--out", str(out), *fast(*patterns, "--training.epochs=2")]
     )
     evaluate.main([str(out), "--no-figures"])
-    with (out / "report" / "test.csv").open() as file:
-        before = file.read()
+    before = saved_scores(out)
     # Truth outside the field of view is turned around; no number may move.
     for path in (tmp_path / "data" / "masks").iterdir():
         mask = np.asarray(Image.open(path)).copy()
         mask[16:] = 255 - mask[16:]
         Image.fromarray(mask).save(path)
     evaluate.main([str(out), "--no-figures"])
-    assert (out / "report" / "test.csv").read_text() == before
+    assert saved_scores(out) == before
 
 
 def test_a_split_without_images_is_refused_with_one_that_has_some(vessels: Path, tmp_path: Path) -> None:
@@ -126,17 +205,3 @@ def test_a_split_without_images_is_refused_with_one_that_has_some(vessels: Path,
     train.main(["--data.root", str(vessels), "--out", str(out), *fast(split, "--training.epochs=1")])
     with pytest.raises(InputError, match="no test images: try --split train"):
         evaluate.main([str(out)])
-
-
-def test_means_leave_out_what_is_not_defined_and_count_it() -> None:
-    entry = tables.mean(np.array([0.5, np.nan, 0.7, 0.9]))
-    assert (entry.value, entry.count, entry.skipped) == (pytest.approx(0.7), 3, 1)
-    assert entry.margin == pytest.approx(4.302652729911275 * 0.2 / np.sqrt(3))
-    assert np.isnan(tables.mean(np.array([np.nan])).value)
-    assert tables.percent(tables.mean(np.array([0.25]))) == "25.00"
-
-
-def test_a_table_is_aligned() -> None:
-    assert tables.text(["run", "DSC"], [["a", "1.00"], ["long", "20.00"]]).splitlines() == [
-        "run     DSC", "────  ─────", "a      1.00", "long  20.00"
-    ]  # fmt: skip
