@@ -1,0 +1,215 @@
+"""Make one HTML page of a run, which opens offline and holds all that it shows.
+
+RUN/report/report.html tells what the run is, its settings, curves, masks as they grew, the test table,
+the worst and the best images with false negatives and false positives, and calibration. Test images
+that have not been scored are scored first, as engine.evaluate does. A run that is still going on, was
+stopped or has crashed gets a page, too, which says what is missing and why.
+"""
+
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from engine.command import Parser, run
+from engine.disk import replace_text
+from engine.errors import InputError
+from engine.figures.cases import Panel, dice
+from engine.record import RunReader
+from engine.report_page import calibration, cases, growth, notes, overview, score_table, settings, training
+from engine.report_page.document import Section, page
+from engine.report_page.evaluation import Evaluation, read_evaluation
+from engine.report_page.findings import Findings, read_findings
+from engine.report_page.markup import Markup, joined, note
+from engine.report_page.words import percent, size
+
+ALIKE = 2e-3
+"""By how much the Dice of a picture may differ from the table's, for it is predicted anew, on any device."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Entry point of ``python -m engine.report``."""
+    parser = Parser("report", __doc__ or "")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directories")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the page (default: RUN/report/report.html)")
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument("--evaluate", action="store_true", help="score the test images anew")
+    again.add_argument(
+        "--no-evaluate", action="store_true", help="score and predict nothing: show what is there, in seconds"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, … (default: auto)")
+    options = parser.parse_args(arguments)
+    if options.out is not None and len(options.runs) > 1:
+        raise InputError(
+            f"--out is one page and {len(options.runs)} runs are given: give one run, or no --out."
+        )
+    if options.out is not None and options.out.is_dir():
+        raise InputError(
+            f"--out {options.out} is a folder: a file such as {options.out / 'report.html'} works."
+        )
+    for root in options.runs:  # all of them, before the first is scored
+        RunReader(root).info()
+    wanted = True if options.evaluate else False if options.no_evaluate else None
+    for root in options.runs:
+        out = options.out or root / "report" / "report.html"
+        text, problems = make(root, wanted, options.device)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(out, text)
+        for problem in problems:
+            print(f"note: {problem}", file=sys.stderr)
+        print(f"{out} ({size(len(text.encode()))})")
+    return 0
+
+
+def make(root: Path, wanted: bool | None, device: str) -> tuple[str, list[str]]:
+    """The page of a run, and what it lacks, a sentence each.
+
+    Args:
+        root: the run directory.
+        wanted: True to score the test images anew, False never to, None where they have not been.
+        device: to score and predict on.
+    """
+    findings = read_findings(root)
+    split = scored_split(findings)
+    why = score(findings, wanted, device) if split == "test" else ""
+    try:
+        scores = read_evaluation(root, split)
+    except InputError as error:
+        scores, why = None, _sentence(error)
+    pictures, lack = Markup(), ""
+    if scores is not None:
+        pictures, lack = pictured(findings, scores, device, allowed=wanted is not False)
+    problems = [problem for problem in (findings.refusal, why, lack) if problem]
+    parts = [*_scored(findings, scores, pictures, why), *_told(findings, problems)]
+    return page(findings.name, overview.summary(findings, scores), parts), problems
+
+
+def _scored(findings: Findings, scores: Evaluation | None, pictures: Markup, why: str) -> list[Section]:
+    """What the network does on images that it never saw."""
+    if scores is None:
+        return [Section("results", "Test images", score_table.missing(findings, why))]
+    title = {"test": "Test images", "val": "Validation images", "train": "Training images"}[scores.split]
+    return [
+        Section("results", title, joined(note(why) if why else None, score_table.section(findings, scores))),
+        Section("cases", "Worst and best images", pictures),
+        Section("calibration", "Calibration", calibration.section(findings, scores)),
+    ]
+
+
+def _told(findings: Findings, problems: Sequence[str]) -> list[Section]:
+    """What the run is and how it went."""
+    return [
+        Section("training", "Training", training.section(findings)),
+        Section("growth", "Masks and predictions as they grew", growth.section(findings)),
+        Section("notes", "Warnings and notes", notes.section(findings, problems)),
+        Section("settings", "Settings", settings.section(findings)),
+        Section("run", "The run", overview.section(findings)),
+    ]
+
+
+def scored_split(findings: Findings) -> str:
+    """The split whose scores are shown: test, or without test images one that was scored by hand."""
+    if findings.splits.get("test"):
+        return "test"
+    there = (part for part in ("val", "train") if (findings.root / "report" / f"{part}.json").is_file())
+    return next(there, "test")
+
+
+def score(findings: Findings, wanted: bool | None, device: str) -> str:
+    """Score the test images of a run if they have to be. Returns why they were not, or ""."""
+    root = findings.root
+    if wanted is None and (root / "report" / "test.json").is_file():
+        return ""
+    if wanted is False:
+        return "" if (root / "report" / "test.json").is_file() else "The test images have not been scored."
+    if wanted is None and findings.status in ("running", "stopping", "waiting"):
+        return "The run is still going on: its test images are scored when it has ended, or with --evaluate."
+    if findings.history is None:
+        return "No epoch is finished, so there is nothing to score the test images with."
+    from engine import evaluate
+
+    try:
+        evaluate.main([str(root), "--device", device])
+    except InputError as error:
+        return f"The test images could not be scored: {_sentence(error)}"
+    return ""
+
+
+def pictured(findings: Findings, scores: Evaluation, device: str, *, allowed: bool) -> tuple[Markup, str]:
+    """The worst and the best images of an evaluation, and why they are not there, or ""."""
+    chosen = cases.choose(scores.ranked())
+    if not chosen:
+        return note("Dice is defined for no image, so none is the worst."), ""
+    if not allowed:
+        return cases.saved(findings.root), ""
+    try:
+        panels = predict(findings, scores, [case.name for case in chosen], device)
+    except InputError as error:
+        lack = f"The worst and best images could not be predicted again: {_sentence(error)}"
+        return joined(note(lack), cases.saved(findings.root)), lack
+    other = [
+        panel.name
+        for panel in panels
+        if not math.isclose(_dice(panel), scores.image(panel.name, "dice"), abs_tol=ALIKE)
+    ]
+    lack = ""
+    if other:
+        lack = (
+            f"The pictures of {', '.join(other)} do not have the Dice of the table: images, masks or "
+            "checkpoint have changed since they were scored; --evaluate scores them anew."
+        )
+    drawn = cases.section(panels, chosen, {name: in_words(scores, name) for name in scores.images()},
+                          findings.classes)  # fmt: skip
+    return joined(note(lack, kind="warning") if lack else None, drawn), lack
+
+
+def predict(findings: Findings, scores: Evaluation, names: Sequence[str], device: str) -> list[Panel]:
+    """Predict images of an evaluation as it did.
+
+    Raises:
+        InputError: the images or the checkpoint are gone or are others by now.
+    """
+    # Torch is loaded only where something is predicted.
+    from engine.data.dataset import Dataset
+    from engine.data.store import resized
+    from engine.scores import predict as predict_one
+    from engine.trained import Trained
+
+    said = scores.summary
+    trained = Trained.open(findings.root, str(said["checkpoint"]), device)
+    if trained.epoch != said["epoch"]:
+        raise InputError(
+            f"the scores are of epoch {said['epoch']}, and the checkpoint {trained.file} is of epoch "
+            f"{trained.epoch} by now: --evaluate scores it anew."
+        )
+    data = trained.config.data
+    dataset = Dataset.open(data, trained.info["splits"])
+    indices = dict(zip(findings.splits[scores.split], dataset.splits[scores.split], strict=True))
+    panels = []
+    for sample in dataset.some([indices[name] for name in names]):
+        made = predict_one(trained, sample, scores.native, scores.threshold)
+        image = resized(sample.image, None if scores.native else data.size, labels=False)
+        panels.append(Panel(sample.name, image, made.truth, made.masks & made.valid, made.valid))
+    return panels
+
+
+def in_words(scores: Evaluation, name: str) -> str:
+    """An image's scores."""
+    titles = {"dice": "Dice", "recall": "recall", "precision": "precision"}
+    return ", ".join(f"{title} {percent(scores.image(name, metric))}" for metric, title in titles.items())
+
+
+def _dice(panel: Panel) -> float:
+    """Mean over the classes where it is defined."""
+    values = dice(panel.truth, panel.prediction, panel.valid)
+    defined = [value for value in values if not math.isnan(value)]
+    return sum(defined) / len(defined) if defined else math.nan
+
+
+def _sentence(error: InputError) -> str:
+    text = str(error)
+    return f"{text[0].upper()}{text[1:]}"
+
+
+if __name__ == "__main__":
+    run(main)

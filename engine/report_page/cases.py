@@ -1,0 +1,148 @@
+"""Cases: the worst and the best images, large enough to see what was missed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import uniform_filter
+
+from engine.figures.cases import Panel
+from engine.figures.overlay import Mask, classes, errors, picture
+from engine.report_page import pictures
+from engine.report_page.legend import class_legend, error_legend
+from engine.report_page.markup import Markup, element, joined, note
+
+WORST, BEST = 3, 2
+"""Images shown from either end; one in the middle comes between them."""
+ZOOMED = 384
+"""Pixels of the longest side from which a part is shown enlarged too."""
+PART = 160
+"""Height and width of that part, px."""
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """An image that is shown, and why.
+
+    Attributes:
+        name: of the image.
+        rank: in words, such as "worst".
+    """
+
+    name: str
+    rank: str
+
+
+def choose(ranked: Sequence[str]) -> list[Ranked]:
+    """Of names from the worst to the best some of each end and the middle one, none twice."""
+    count = len(ranked)
+    places = {index: _ordinal(index, "worst") for index in range(min(WORST, count))}
+    for index in range(min(BEST, count)):
+        places.setdefault(count - 1 - index, _ordinal(index, "best"))
+    places.setdefault(count // 2, "median") if count else None
+    return [Ranked(ranked[index], places[index]) for index in sorted(places)]
+
+
+def _ordinal(index: int, word: str) -> str:
+    return word if index == 0 else f"{('second', 'third')[index - 1]} {word}"
+
+
+def section(
+    panels: Sequence[Panel], chosen: Sequence[Ranked], scores: Mapping[str, str], names: Sequence[str]
+) -> Markup:
+    """Images with what was found, missed and falsely found.
+
+    Args:
+        panels: the images, in the order of `chosen`.
+        chosen: what they are.
+        scores: image → its scores in words.
+        names: of the classes.
+    """
+    ignored = any(panel.valid is not None and not panel.valid.all() for panel in panels)
+    return joined(
+        error_legend(len(names), ignored=ignored),
+        class_legend(names) if len(names) > 1 else None,
+        [
+            _case(panel, case.rank, scores[case.name], names)
+            for panel, case in zip(panels, chosen, strict=True)
+        ],
+    )
+
+
+def _case(panel: Panel, rank: str, score: str, names: Sequence[str]) -> Markup:
+    missed, false = counts(panel)
+    said = f"{score}; {missed:,} px missed, {false:,} px falsely found"
+    alt = f"Errors in {panel.name}: {missed:,} px missed, {false:,} px falsely found."
+    large = pictures.LARGE
+    seen = pictures.photograph(picture(panel.image, panel.valid), large)
+    wrong = pictures.overlay(errors(panel.image, panel.truth, panel.prediction, panel.valid), large)
+    row = [
+        pictures.shown(seen, f"The image {panel.name}.", "image"),
+        pictures.shown(wrong, alt, "errors"),
+    ]
+    if len(names) > 1:
+        for title, masks in (("truth", panel.truth), ("prediction", panel.prediction)):
+            drawn = pictures.flat(classes(masks, panel.valid), large)
+            row.append(pictures.shown(drawn, f"{title.capitalize()} of {panel.name}.", title))
+    if max(panel.truth.shape[1:]) >= ZOOMED:
+        row.append(element("div", _enlarged(panel), class_="stack"))
+    return joined(
+        element("h3", f"{rank[0].upper()}{rank[1:]}: {panel.name}"),
+        element("p", said),
+        element("div", row, class_="row case"),
+    )
+
+
+def saved(root: Path) -> Markup:
+    """The figure that an evaluation has left in RUN/report, where images are not predicted again."""
+    file = root / "report" / "panels.png"
+    if not file.is_file():
+        return note("There is no picture of test images: without --no-evaluate they are predicted and shown.")
+    return pictures.shown(
+        pictures.file(file),
+        "Images, their truth, prediction and errors, from worst to best.",
+        "As the newest evaluation drew it.",
+        kind="plot",
+    )
+
+
+def counts(panel: Panel) -> tuple[int, int]:
+    """Pixels missed and falsely found, over all classes, where they count."""
+    valid = np.ones(panel.truth.shape[1:], bool) if panel.valid is None else panel.valid
+    missed = panel.truth & ~panel.prediction & valid
+    return int(missed.sum()), int((panel.prediction & ~panel.truth & valid).sum())
+
+
+def _enlarged(panel: Panel) -> list[Markup]:
+    box, words = part(panel)
+    # The contrast is that of the whole image.
+    seen = picture(panel.image, panel.valid)[box]
+    whole = errors(panel.image, panel.truth, panel.prediction, panel.valid)[box]
+    size = f"{max(whole.shape[:2])} px"
+    return [
+        pictures.shown(pictures.photograph(seen), f"A part of {panel.name}, enlarged.", f"{words} ({size})"),
+        pictures.shown(pictures.overlay(whole), "Errors in the same part.", "errors there"),
+    ]
+
+
+def part(panel: Panel) -> tuple[tuple[slice, slice], str]:
+    """Where most is missed; without a miss where most is falsely found; and which of the two."""
+    valid = np.ones(panel.truth.shape[1:], bool) if panel.valid is None else panel.valid
+    missed = (panel.truth & ~panel.prediction).any(axis=0) & valid
+    wrong = missed if missed.any() else (panel.prediction & ~panel.truth).any(axis=0) & valid
+    words = "where most is missed" if missed.any() else "where most is falsely found"
+    return densest(wrong), words
+
+
+def densest(mask: Mask) -> tuple[slice, slice]:
+    """The part of PART × PART px, or less where the mask is smaller, that holds most of a mask (H, W)."""
+    size = [min(PART, length) for length in mask.shape]
+    near = uniform_filter(mask.astype(np.float32), size, mode="constant")
+    row, column = np.unravel_index(int(near.argmax()), mask.shape)
+    corner = [
+        min(max(int(middle) - extent // 2, 0), length - extent)
+        for middle, extent, length in zip((row, column), size, mask.shape, strict=True)
+    ]
+    top, left = corner
+    return slice(top, top + size[0]), slice(left, left + size[1])
