@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from engine.losses.masked import masked, power, size, total
+from engine.losses.masked import alike, masked, power, size, total
 from engine.losses.overlap import counts, dsc_plus_plus, excess
 
 
@@ -30,7 +30,7 @@ def combo(
     """
     overlap = 1 - dsc_plus_plus(p, y, gamma=gamma, smooth=smooth, valid=valid)
     number = size(p, valid)
-    p, y = masked(p, valid), masked(y, valid)
+    p, y = alike(p, y, valid)
     nats = -total(beta * y * log(p) + (1 - beta) * (1 - y) * log(1 - p)) / number
     return alpha * nats - (1 - alpha) * overlap
 
@@ -67,7 +67,7 @@ def unified_focal(
     """
     tp, fp, fn = counts(p, y, gamma_pp, valid)
     number = size(p, valid)
-    p, y = masked(p, valid), masked(y, valid)
+    p, y = alike(p, y, valid)
     q, background = 1 - p, masked(1 - y, valid)
 
     fore = delta * y * -log(p)

@@ -17,6 +17,12 @@ def masked(x: Tensor, valid: Tensor | None) -> Tensor:
     return x if valid is None else torch.where(valid, x, 0.0)
 
 
+def alike(p: Tensor, y: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Both :func:`masked`, y in p's type, so that a weight times y is as exact as p is."""
+    p = masked(p, valid)
+    return p, masked(y, valid).to(p.dtype)
+
+
 def total(x: Tensor) -> Tensor:
     """Sum over space, (B, C, *S) → (B, C)."""
     return x.flatten(2).sum(-1)

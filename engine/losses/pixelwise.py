@@ -83,7 +83,7 @@ def focal(
         loss = power(-torch.expm1(-nats), gamma) * nats
         y = y.amax(1, keepdim=True)
     if alpha is not None:
-        loss = torch.where(y > 0.5, alpha, 1 - alpha) * loss
+        loss = torch.where(y > 0.5, alpha * loss, (1 - alpha) * loss)
     return mean(masked(loss, valid), valid)
 
 

@@ -10,7 +10,7 @@ from skimage.morphology import skeletonize
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from engine.losses.masked import masked, total
+from engine.losses.masked import alike, masked, total
 
 Mask = NDArray[np.bool_]
 
@@ -21,9 +21,10 @@ RUN = 8
 def tubed_skeleton(mask: Mask) -> Mask:
     """Tubed skeleton of a mask: its skeleton, dilated by the radius-2 diamond, inside the mask.
 
-    Kirchhoff et al., ECCV 2024, with the L1 ball of radius 2: 13 pixels in 2D, 25 voxels in 3D. As scikit-image thins it, so that values compare with published ones. In 3D
-    it deletes some components of even width altogether (its issue 3757), whose tube is
-    empty; where that leaves nothing at all, the mask is its own skeleton.
+    Kirchhoff et al., ECCV 2024, with the L1 ball of radius 2: 13 pixels in 2D, 25 voxels in
+    3D. As scikit-image thins it, so that values compare with published ones. In 3D it deletes
+    some components of even width altogether (its issue 3757), whose tube is empty; where that
+    leaves nothing at all, the mask is its own skeleton.
 
     Args:
         mask: bool (H, W) or (D, H, W), one class of one image, invalid pixels False.
@@ -81,7 +82,7 @@ def soft_cldice(
     Returns:
         Loss in [0, 1] of each image and class, float32 (float64 if p is), (B, C).
     """
-    p, y = masked(p, valid), masked(y, valid).to(p.dtype)
+    p, y = alike(p, y, valid)
     if iterations is None:
         reach = torch.maximum(half_width(y > 0.5), half_width(p >= 0.5))
     else:

@@ -1,6 +1,8 @@
 """One grid over every registered loss: a new loss is tested by joining the registry."""
 
 import inspect
+from dataclasses import replace
+from functools import cache
 from itertools import cycle, product
 from typing import get_args
 
@@ -73,7 +75,7 @@ def valid_pixels(kind: str, space: tuple[int, ...]) -> Tensor | None:
     return valid
 
 
-def guides(y: Tensor, valid: Tensor | None = None, epoch: int = 1) -> Guides:
+def guides(y: Tensor, valid: Tensor | None = None) -> Guides:
     """All maps of a truth, as a data set gives them."""
     planes = (y if valid is None else y & valid).flatten(0, 1).numpy()
     tube = np.stack([tubed_skeleton(mask) for mask in planes])
@@ -81,8 +83,12 @@ def guides(y: Tensor, valid: Tensor | None = None, epoch: int = 1) -> Guides:
     return Guides(
         tube=torch.from_numpy(tube).view(y.shape),
         distance=torch.from_numpy(distance).float().view(y.shape),
-        epoch=epoch,
     )
+
+
+@cache
+def all_guides(truth: str, where: str, classes: int, space: tuple[int, ...]) -> Guides:
+    return guides(masks(truth, classes, space), valid_pixels(where, space))
 
 
 def accepts(head: Head, classes: int, part: LossPart) -> bool:
@@ -110,29 +116,27 @@ def test_loss_and_gradient_are_finite(
     objective = build(part, head, classes)
     # At best, which is also what an image without a valid pixel costs.
     least = -0.5 if isinstance(part, Combo | ComboPlusPlus) else 0
-    truths, valids, scales = ("empty", "full", "random"), ("everywhere", "half", "nowhere"), (1, 100)
-    # By turns, so that each kind of truth and of valid pixels meets each type and size of logits.
-    dtypes = {1: (torch.float32, torch.float16), 100: (torch.float32, torch.float16, torch.bfloat16)}
+    truths, valids = ("empty", "full", "random"), ("everywhere", "half", "nowhere")
+    logits_of = ((1, torch.float32), (100, torch.float32), (100, torch.float16), (10, torch.bfloat16))
     for truth, where in product(truths, valids):
         y, valid = masks(truth, classes, space), valid_pixels(where, space)
-        given = guides(y, valid)
-        for scale in scales:
-            for dtype in dtypes[scale]:
-                draw = torch.Generator().manual_seed(1)
-                logits = torch.randn((2, channels(head, classes), *space), generator=draw)
-                logits = logits.mul(scale).to(dtype).requires_grad_()
-                with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
-                    loss = objective(logits, y, valid, given)
-                loss.backward()
-                case = (truth, where, scale, dtype)
-                assert loss.shape == (), case
-                assert loss.dtype == torch.float32, case
-                assert loss.isfinite(), case
-                assert logits.grad is not None, case
-                assert logits.grad.isfinite().all(), case
-                if where == "nowhere":
-                    assert loss == least, case
-                    assert (logits.grad == 0).all(), case
+        given = all_guides(truth, where, classes, space)
+        for scale, dtype in logits_of:
+            draw = torch.Generator().manual_seed(1)
+            logits = torch.randn((2, channels(head, classes), *space), generator=draw)
+            logits = logits.mul(scale).to(dtype).requires_grad_()
+            with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+                loss = objective(logits, y, valid, given)
+            loss.backward()
+            case = (truth, where, scale, dtype)
+            assert loss.shape == (), case
+            assert loss.dtype == torch.float32, case
+            assert loss.isfinite(), case
+            assert logits.grad is not None, case
+            assert logits.grad.isfinite().all(), case
+            if where == "nowhere":
+                assert loss == least, case
+                assert (logits.grad == 0).all(), case
 
 
 @pytest.mark.parametrize("part", LOSSES, ids=name)
@@ -146,7 +150,7 @@ def test_learning_lowers_it(part: LossPart, head: Head, classes: int) -> None:
     """A step down the gradient, from even odds, lowers the loss."""
     objective = build(part, head, classes)
     y = masks("random", classes, (6, 8))
-    given = guides(y, epoch=20)
+    given = replace(all_guides("random", "everywhere", classes, (6, 8)), epoch=20)
     # Not quite even: a flat image has no ridge to be a skeleton.
     draw = torch.Generator().manual_seed(2)
     logits = torch.randn((2, channels(head, classes), 6, 8), generator=draw).mul(1e-2).requires_grad_()
@@ -161,7 +165,7 @@ def test_the_truth_costs_least(part: LossPart, head: Head, classes: int) -> None
     """No random prediction is better than the truth, nor than the truth a little blurred."""
     objective = build(part, head, classes)
     y = masks("random", classes, (6, 8))
-    given = guides(y, epoch=20)
+    given = replace(all_guides("random", "everywhere", classes, (6, 8)), epoch=20)
     background = ~y.any(1, keepdim=True)
     certain = (torch.cat([background, y], 1) if head == "softmax" else y).float() * 80 - 40
     best = objective(certain, y, None, given)
@@ -177,7 +181,7 @@ def test_garbage_that_is_not_valid_adds_nothing(part: LossPart, head: Head, clas
     objective = build(part, head, classes)
     y, valid = masks("random", classes, (6, 8)), valid_pixels("half", (6, 8))
     assert valid is not None
-    given = guides(y, valid)
+    given = all_guides("random", "half", classes, (6, 8))
     assert given.tube is not None
     assert given.distance is not None
     logits = torch.randn((2, channels(head, classes), 6, 8), generator=torch.Generator().manual_seed(1))
