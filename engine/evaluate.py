@@ -145,7 +145,8 @@ def draw(
         made = predict(trained, sample, True, options.threshold)
         panels.append(figures.Panel(sample.name, sample.image, made.truth, made.masks, made.valid))
     if panels:
-        title = f"{options.split} images from worst to best, {trained.rule(options.threshold)}"
+        ranking = " at the trained size" if options.size == "trained" else ""
+        title = f"{options.split} images from worst to best{ranking}, {trained.rule(options.threshold)}"
         figures.save(figures.panels(panels, title, names=trained.classes), folder / "panels.png")
 
 

@@ -151,7 +151,7 @@ def test_lesions_are_pooled_over_images_and_classes() -> None:
     assert (means["b"].count, means["b"].skipped) == (1, 2)
     assert np.isnan(means["background"].value)
     assert summary.lesions == {"a": (3, 6), "b": (1, 1)}
-    assert summary.undefined() == "lesion recall of 1 images"
+    assert summary.undefined() == "lesion recall of 1 image"
 
 
 def test_other_scores_are_means_over_images() -> None:
