@@ -40,7 +40,9 @@ class Summary:
         """How many images have no value of a metric, as where a class is absent and not predicted."""
         entries = self.scores["mean"].items()
         counts = {METRICS[name].title: entry.skipped for name, entry in entries}
-        return ", ".join(f"{title} of {count} image{'s' * (count != 1)}" for title, count in counts.items() if count)
+        return ", ".join(
+            f"{title} of {count} image{'s' * (count != 1)}" for title, count in counts.items() if count
+        )
 
 
 def summarise(scored: Sequence[Scored], classes: Sequence[str]) -> Summary:
