@@ -80,7 +80,7 @@ def test_the_same_name_again_keeps_the_lower_settings() -> None:
 def test_a_stale_setting_beside_the_name_is_refused_with_the_parts_own_settings() -> None:
     message = refusal(loss={"name": "dice", "ce_weight": 2.0})
     assert message.startswith("unknown setting 'loss.ce_weight' of loss 'dice'")
-    assert message.endswith("known are loss.name, loss.smooth.")
+    assert message.endswith("known are loss.name, loss.include_background, loss.batch, loss.smooth.")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Cross-entropies: values worked by hand, a plain loop, extreme logits, gradients, valid pixels."""
+"""Cross-entropies and focal loss: by hand, a plain loop, extreme logits, gradients, valid pixels."""
 
 import math
 
@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from engine.losses.pixelwise import binary_cross_entropy, cross_entropy
+from engine.losses.pixelwise import binary_cross_entropy, cross_entropy, focal
 
 SPACES = [(5, 7), (3, 4, 5)]
 
@@ -126,3 +126,119 @@ def test_crop_permutation_and_depth(seed: int, cut: int, classes: list[int]) -> 
     renamed = torch.tensor(classes).argsort()[labels]
     close(cross_entropy(logits[:, classes], renamed), cross_entropy(logits, labels))
     close(cross_entropy(logits.unsqueeze(2), labels.unsqueeze(1)), cross_entropy(logits, labels))
+
+
+# Focal loss
+
+
+def one_hot(labels: Tensor, classes: int) -> Tensor:
+    return torch.stack([labels == c for c in range(1, classes + 1)], 1)
+
+
+def test_focal_by_hand() -> None:
+    # sigmoid(ln 3) = 3/4: found with p_t = 3/4, a false alarm with p_t = 1/4.
+    logits = torch.full((1, 1, 1, 2), math.log(3))
+    y = torch.tensor([[[[1.0, 0.0]]]])
+    found, alarm = 0.25**2 * math.log(4 / 3), 0.75**2 * math.log(4)
+    assert focal(logits, y).item() == pytest.approx((found + alarm) / 2)
+    assert focal(logits, y, alpha=0.8).item() == pytest.approx((0.8 * found + 0.2 * alarm) / 2)
+    root = 0.25**0.5 * math.log(4 / 3) + 0.75**0.5 * math.log(4)
+    assert focal(logits, y, gamma=0.5).item() == pytest.approx(root / 2)
+    # Exclusive: background with p_t = 1/3 of three, the second class with p_t = 1/2 of (1, 1, 2).
+    logits = torch.tensor([[0.0, 0.0], [0.0, 0.0], [0.0, math.log(2)]]).view(1, 3, 1, 2)
+    y = torch.tensor([[0.0, 0.0], [0.0, 1.0]]).view(1, 2, 1, 2)
+    empty, found = (2 / 3) ** 2 * math.log(3), 0.5**2 * math.log(2)
+    assert focal(logits, y).item() == pytest.approx((empty + found) / 2)
+    assert focal(logits, y, alpha=0.8).item() == pytest.approx((0.2 * empty + 0.8 * found) / 2)
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("gamma", [0.0, 0.3, 2.0, 3.5])
+@pytest.mark.parametrize("alpha", [None, 0.7])
+def test_focal_agrees_with_a_loop(space: tuple[int, ...], gamma: float, alpha: float | None) -> None:
+    logits, y, labels, valid = sample(3, space)
+    fore, back = (1, 1) if alpha is None else (alpha, 1 - alpha)
+    costs = []
+    for b, c, *at in np.argwhere(valid.expand_as(y).numpy()):
+        p = 1 / (1 + math.exp(-logits[(b, c, *at)].double()))
+        p, weight = (p, fore) if y[(b, c, *at)] else (1 - p, back)
+        costs.append(-weight * (1 - p) ** gamma * math.log(p))
+    classwise = focal(logits.double(), y, gamma=gamma, alpha=alpha, valid=valid)
+    assert classwise.item() == pytest.approx(np.mean(costs), rel=1e-9)
+    costs = []
+    for b, *at in np.argwhere(valid[:, 0].numpy()):
+        scores = logits[(b, slice(None), *at)].double()
+        label = labels[(b, *at)]
+        p = scores.softmax(0)[label].item()
+        costs.append(-(fore if label else back) * (1 - p) ** gamma * math.log(p))
+    categorical = focal(logits.double(), one_hot(labels, 2), gamma=gamma, alpha=alpha, valid=valid)
+    assert categorical.item() == pytest.approx(np.mean(costs), rel=1e-9)
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_focal_without_gamma_is_cross_entropy(space: tuple[int, ...]) -> None:
+    logits, y, labels, valid = sample(3, space)
+    close = torch.testing.assert_close
+    close(focal(logits, y, gamma=0, valid=valid), binary_cross_entropy(logits, y, valid=valid))
+    exclusive = one_hot(labels, 2)
+    close(focal(logits, exclusive, gamma=0, valid=valid), cross_entropy(logits, labels, valid=valid))
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_focal_of_one_class_is_the_same_under_both_heads(space: tuple[int, ...]) -> None:
+    logits, y, _, valid = sample(1, space)
+    pair = torch.cat([torch.zeros_like(logits), logits], 1)
+    torch.testing.assert_close(
+        focal(pair, y, valid=valid, alpha=0.3), focal(logits, y, valid=valid, alpha=0.3)
+    )
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.3, 1.0, 2.0])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_focal_of_extreme_logits(dtype: torch.dtype, gamma: float) -> None:
+    right, wrong = torch.tensor([[[[1.0, 0.0]]]]), torch.tensor([[[[0.0, 1.0]]]])
+    for classes in (1, 2):
+        logits = torch.tensor([3e4, -3e4], dtype=dtype).view(1, 1, 1, 2)
+        logits = torch.cat([torch.zeros_like(logits)] * (classes - 1) + [logits], 1).requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert focal(logits, right, gamma=gamma).item() == 0
+            loss = focal(logits, wrong, gamma=gamma)
+        assert loss.dtype == torch.float32
+        assert loss.item() == pytest.approx(3e4, rel=0.01)
+        (loss + focal(logits, right, gamma=gamma)).backward()
+        assert logits.grad is not None
+        assert logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_focal_s_gradient(gamma: float) -> None:
+    logits, y, labels, valid = sample(3, (3, 3))
+    logits = logits.double().requires_grad_()
+    exclusive = one_hot(labels, 2)
+    for truth in (y, exclusive):
+        assert torch.autograd.gradcheck(
+            lambda x, truth=truth: focal(x, truth, gamma=gamma, alpha=0.3, valid=valid), (logits,)
+        )
+
+
+def test_focal_skips_what_is_not_valid() -> None:
+    logits, y, labels, valid = sample(3, (5, 5))
+    dirty = torch.where(valid, logits, torch.nan).requires_grad_()
+    nowhere = torch.zeros_like(valid)
+    for truth in (y, one_hot(labels, 2)):
+        loss = focal(dirty, torch.where(valid, truth.float(), torch.nan), alpha=0.3, valid=valid)
+        torch.testing.assert_close(loss, focal(logits, truth, alpha=0.3, valid=valid))
+        torch.testing.assert_close(
+            focal(logits[..., :3], truth[..., :3]),
+            focal(logits, truth, valid=(torch.arange(5) < 3).expand_as(valid)),
+        )
+        empty = focal(dirty, truth, valid=nowhere)
+        assert empty.item() == 0
+        (loss + empty).backward()
+    assert dirty.grad is not None
+    assert dirty.grad.isfinite().all()
+
+
+def test_focal_refuses_other_channels() -> None:
+    with pytest.raises(ValueError, match="2 masks need as many logits or one more, but there are 4"):
+        focal(torch.zeros(1, 4, 3, 3), torch.zeros(1, 2, 3, 3))
