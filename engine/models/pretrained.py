@@ -61,7 +61,9 @@ def read(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise InputError(f"model.weights {path} cannot be read ({error.strerror}).") from None
+        raise InputError(
+            f"model.weights {path} cannot be read ({error.strerror}): a ResNet-50 checkpoint would work."
+        ) from None
     except UnpicklingError as error:
         if "nsupported global" in str(error) or "nsupported class" in str(error):
             raise InputError(
@@ -96,8 +98,8 @@ def state_dictionary(content: Any, path: Path) -> dict[str, Tensor]:
     for key, value in content.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise InputError(
-                f"model.weights {path} holds a {type(value).__name__} under {key!r}, not a tensor: a state "
-                "dictionary of ResNet-50 would work."
+                f"model.weights {path} holds {key!r}, which is of type {type(value).__name__} and not a "
+                "named tensor: a state dictionary of ResNet-50 would work."
             )
     return {key.removeprefix("module."): value for key, value in content.items()}
 
