@@ -14,15 +14,17 @@ from engine.data.dataset import Dataset
 from engine.data.store import framed, resized
 from engine.figures.cases import Panel, legend_entries
 from engine.figures.overlay import classes, errors, picture
-from engine.figures.page import PAD, WIDE, image_axes, legend_below, page, shorten
+from engine.figures.page import LARGE, PAD, WIDE, image_axes, legend_below, page, shorten
 from engine.trained import Trained
 
-ACROSS = 7
-"""Pictures in a row, image and truth included; further methods go below."""
+CELL = 2.4
+"""Inches that a picture is wide at most."""
+ACROSS, LARGE_ACROSS = 7, 5
+"""Pictures in a row, image and truth included, of small and of large images; further methods go below."""
 NAME = 22
 """Characters of a method's name over its pictures."""
-CAPTION = 0.18
-"""Inches of the words under a picture, and over it."""
+WORDS = 0.15
+"""Inches of the words under a picture, or over it."""
 
 
 def examples(comparison: Comparison, groups: Sequence[Group], title: str) -> Figure:
@@ -34,20 +36,27 @@ def examples(comparison: Comparison, groups: Sequence[Group], title: str) -> Fig
     first = [group.runs[0] for group in groups]
     cases = [predicted(run, names, comparison) for run in first]
     several = len(groups[0].classes) > 1
-    columns, rows = min(len(groups) + 2, ACROSS), math.ceil(len(groups) / (ACROSS - 2))
-    cell = WIDE / columns - 2 * PAD
+    large = max(max(case.truth.shape[1:]) for case in cases[0]) >= LARGE
+    rows = math.ceil(len(groups) / ((LARGE_ACROSS if large else ACROSS) - 2))
+    columns = 2 + math.ceil(len(groups) / rows)
+    across = min(WIDE, columns * CELL)
+    cell = across / columns - 2 * PAD
     heights = [cell * min(case.truth.shape[1] / case.truth.shape[2], 2.0) for case in cases[0]]
-    heights = [height + 2 * CAPTION for height in heights for _ in range(rows)]
+    heights = [height for height in heights for _ in range(rows)]
+    # Names stand over the first row, and where methods take several rows, over all.
+    words = WORDS * (len(heights) + (len(heights) if rows > 1 else 1))
     seeds = {run.cell.seed for run in first}
     which = f"seed {seeds.pop()}" if len(seeds) == 1 else "first seed"
-    figure = page(WIDE, sum(heights) + 0.7, f"{title}: worst, median and best test image, {which}")
+    title = f"{title}: worst, median and best test image, {which}"
+    figure = page(across, sum(heights) + words + 2 * PAD * len(heights) + 0.5, title)
     grid = figure.subplots(len(heights), columns, squeeze=False, height_ratios=heights)
     for axes in grid.flat:
         axes.set_axis_off()
     for number, place in enumerate(chosen):
         block = grid[number * rows : (number + 1) * rows]
         _draw(block, [made[number] for made in cases], [run.per_image("dice")[place] for run in first],
-              [group.method for group in groups], "mean Dice" if several else "Dice")  # fmt: skip
+              [group.method for group in groups] if rows > 1 or not number else [],
+              "mean Dice" if several else "Dice")  # fmt: skip
     legend_below(figure, legend_entries([case for made in cases for case in made], groups[0].classes))
     return figure
 
@@ -84,17 +93,25 @@ def predicted(run: Run, names: Sequence[str], comparison: Comparison) -> list[Pa
 def _draw(
     grid: Any, cases: Sequence[Panel], dice: Sequence[float], methods: Sequence[str], score: str
 ) -> None:
-    """One image: its own pictures at the left of the first row, the methods' at the right of all rows."""
+    """One image: its own pictures at the left of the first row, the methods' at the right of all rows.
+
+    Args:
+        grid: axes (rows, columns).
+        cases: the image as each method segments it.
+        dice: of each method.
+        methods: names over the pictures, or none.
+        score: what dice is called.
+    """
     case, across = cases[0], grid.shape[1] - 2
-    for axes, shown, word in (
-        (grid[0, 0], picture(case.image, case.valid), "image"),
-        (grid[0, 1], classes(case.truth, case.valid), "truth"),
+    for axes, shown, word, below in (
+        (grid[0, 0], picture(case.image, case.valid), "image", shorten(case.name, NAME)),
+        (grid[0, 1], classes(case.truth, case.valid), "truth", ""),
     ):
         axes.set_axis_on()
-        image_axes(axes, shown, word, shorten(case.name, NAME) if word == "image" else "")
-    for place, (made, value, method) in enumerate(zip(cases, dice, methods, strict=True)):
+        image_axes(axes, shown, word if methods else "", below)
+    for place, (made, value) in enumerate(zip(cases, dice, strict=True)):
         axes = grid[place // across, 2 + place % across]
         axes.set_axis_on()
         said = f"{score} {'not defined' if math.isnan(value) else f'{value:.3f}'}"
         shown = errors(made.image, made.truth, made.prediction, made.valid)
-        image_axes(axes, shown, shorten(method, NAME), said)
+        image_axes(axes, shown, shorten(methods[place], NAME) if methods else "", said)

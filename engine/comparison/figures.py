@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -12,6 +13,7 @@ from engine.comparison.grid import Comparison, folder_names
 from engine.comparison.results import Group, Results, over_thresholds
 from engine.comparison.training_curves import training_curves
 from engine.figures.series import Reliability, ThresholdCurve, pooled
+from engine.figures.strokes import stroke
 
 
 def draw(comparison: Comparison, results: Results, folder: Path) -> list[Path]:
@@ -43,7 +45,8 @@ def thresholds(comparison: Comparison, groups: Sequence[Group], title: str) -> F
     """
     series = {group.method: threshold_curve(group) for group in groups}
     count = len(groups[0].images)
-    return figures.threshold_curves(series, f"{title}: {count} test images, bands of 95 % intervals")
+    title = f"{title}: {count} test image{'s' * (count != 1)}"
+    return figures.threshold_curves(series, title, styles=_styles(comparison, groups))
 
 
 def threshold_curve(group: Group) -> ThresholdCurve:
@@ -63,7 +66,13 @@ def reliability(comparison: Comparison, groups: Sequence[Group], title: str) -> 
         )
         for group in groups
     }
-    return figures.reliability_diagram(series, f"{title}: test images of all seeds")
+    return figures.reliability_diagram(
+        series, f"{title}: pixels of all test images and seeds", styles=_styles(comparison, groups)
+    )
+
+
+def _styles(comparison: Comparison, groups: Sequence[Group]) -> list[dict[str, Any]]:
+    return [stroke(comparison.methods.index(group.method)) for group in groups]
 
 
 FIGURES: dict[str, Callable[[Comparison, Sequence[Group], str], Figure]] = {

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from engine.comparison.grid import Comparison
+from engine.comparison.grid import Cell, Comparison
 from engine.comparison.reports import TIME
-from engine.comparison.results import Results
+from engine.comparison.results import Group, Results
 from engine.comparison.significance import Verdict
 from engine.tables import COLUMNS, POOLED
 
@@ -23,6 +23,7 @@ def remarks(comparison: Comparison, results: Results, verdicts: Sequence[Verdict
     pooled = [COLUMNS[metric].title for metric in comparison.metrics if metric in POOLED]
     if pooled:
         notes.append(f"{', '.join(pooled)}: pooled over all images and classes.")
+    notes += _times(comparison, results)
     notes += _undefined(comparison, results)
     notes += _missing(comparison, results)
     if comparison.published:
@@ -63,16 +64,19 @@ def _tests(comparison: Comparison, verdicts: Sequence[Verdict]) -> list[str]:
         if len(reasons) == 1 and "" not in reasons:
             notes.append(f"{place}: not tested, as {reasons.pop()}.")
             continue
-        notes.append(f"{place}: {'; '.join(_sentence(comparison, verdict) for verdict in made)}.")
+        by_metric = {v.metric: [w for w in made if w.metric == v.metric] for v in made}
+        said = [
+            f"{COLUMNS[metric].title} of {', '.join(_sentence(comparison, v) for v in tested)}"
+            for metric, tested in by_metric.items()
+        ]
+        notes.append(f"p of {place}: {'; '.join(said)}.")
     return notes
 
 
 def _sentence(comparison: Comparison, verdict: Verdict) -> str:
-    who = verdict.method
-    if comparison.test == "welch":
-        who += f" against {verdict.against}"
-    said = f"not tested, as {verdict.reason}" if verdict.reason else f"p = {probability(verdict.p)}"
-    return f"{COLUMNS[verdict.metric].title}, {who}: {said}"
+    against = f" against {verdict.against}" if comparison.test == "welch" else ""
+    said = f"not tested, as {verdict.reason}" if verdict.reason else probability(verdict.p)
+    return f"{verdict.method}{against} {said}"
 
 
 def probability(p: float) -> str:
@@ -80,41 +84,52 @@ def probability(p: float) -> str:
     return f"{p:.2g}"
 
 
+def _times(comparison: Comparison, results: Results) -> list[str]:
+    """Where inference was timed, and at what size: times of two machines are not to be compared."""
+    if TIME not in comparison.metrics:
+        return []
+    timed = [run.report["inference"] for group in results.groups for run in group.runs]
+    places = sorted({f"{made['device_name']}, {made['height']} × {made['width']} px" for made in timed})
+    return [f"{COLUMNS[TIME].title}: median of an image, on {' / '.join(places)}."] if timed else []
+
+
 def _undefined(comparison: Comparison, results: Results) -> list[str]:
     """How many predictions have no value of a metric, such as those of images where a class is absent."""
     notes = []
-    for group in results.groups:
-        count = len(group.images) * len(group.runs)
+    for data, groups in results.sets.items():
         entries = [
-            f"{COLUMNS[metric].title} {missing}"
+            f"{COLUMNS[metric].title} of {_row(comparison, group)} in {count} of "
+            f"{len(group.images) * len(group.runs)}"
             for metric in comparison.metrics
-            if (missing := group.undefined(metric))
+            for group in groups
+            if (count := group.undefined(metric))
         ]
         if entries:
-            notes.append(
-                f"{' · '.join(_place(comparison, group.place))}: not defined, and left out, of {count} "
-                f"predictions: {', '.join(entries)}."
-            )
+            notes.append(f"Left out of {data}, as not defined for all predictions: {', '.join(entries)}.")
     return notes
 
 
 def _missing(comparison: Comparison, results: Results) -> list[str]:
     """Cells without results, those of a row together."""
-    found: dict[tuple[tuple[str, ...], str], list[int]] = {}
+    found: dict[tuple[str, str], list[str]] = {}
     for cell, reason in results.missing:
-        place = _place(comparison, (cell.data, cell.network, cell.method))
-        found.setdefault((place, reason), []).append(cell.seed)
+        data = f"{cell.data} · " if len(comparison.data) > 1 else ""
+        found.setdefault((data + _row(comparison, cell), reason), []).append(str(cell.seed))
     parts = [
-        f"{' · '.join(place)}, seed{'s' * (len(seeds) > 1)} {_listed(list(map(str, seeds)))} ({reason})"
+        f"{place}, seed{'s' * (len(seeds) > 1)} {_listed(seeds)} ({reason})"
         for (place, reason), seeds in found.items()
     ]
     return [f"Missing: {'; '.join(parts)}."] if parts else []
 
 
-def _place(comparison: Comparison, place: tuple[str, str, str]) -> tuple[str, ...]:
-    """Data set, network and method, without what is the same in all rows."""
-    many = (len(comparison.data) > 1, len(comparison.networks) > 1, True)
-    return tuple(name for name, kept in zip(place, many, strict=True) if kept)
+def names(comparison: Comparison) -> list[str]:
+    """What tells rows of a data set apart: "network" and "method", but not what is always the same."""
+    kinds = ["network"] if len(comparison.networks) > 1 else []
+    return kinds + (["method"] if len(comparison.methods) > 1 or not kinds else [])
+
+
+def _row(comparison: Comparison, place: Group | Cell) -> str:
+    return " · ".join(getattr(place, kind) for kind in names(comparison))
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -1,11 +1,14 @@
 """A sheet: a table as papers print it, in plain text, Markdown and LaTeX."""
 
+import textwrap
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 BULLET = "•"
 """What stands before the best in plain text, which has no bold."""
+NARROW = 80
+"""Columns that notes below a table have at least."""
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
     "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "|": "$|$",
@@ -94,7 +97,11 @@ def text(sheet: Sheet) -> str:
     for number, (title, block) in enumerate(blocks):
         made += ["", title] if number else [title]
         made += [aligned(row) for row in block]
-    notes = [one_line(note) for note in (f"{BULLET} {sheet.best}.", *sheet.notes)]
+    room = max(width(rule), NARROW)
+    notes = [
+        textwrap.fill(one_line(note), room, subsequent_indent="  ", break_on_hyphens=False)
+        for note in (f"{BULLET} {sheet.best}.", *sheet.notes)
+    ]
     return "\n".join([*made, rule, *notes]) + "\n"
 
 

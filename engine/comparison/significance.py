@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 from engine.comparison.grid import Comparison
-from engine.comparison.reports import Floats
+from engine.comparison.reports import TIME, Floats
 from engine.comparison.results import Group, Results
 from engine.tables import COLUMNS
 
@@ -48,7 +48,7 @@ class Verdict:
 def judge(comparison: Comparison, results: Results) -> list[Verdict]:
     """All tests of a comparison: for each data set × network and metric, within it.
 
-    Metrics are means over foreground classes. Groups without runs take no part.
+    Metrics are means over foreground classes; times are not tested. Groups without runs take no part.
     """
     if comparison.test == "none":
         return []
@@ -56,7 +56,7 @@ def judge(comparison: Comparison, results: Results) -> list[Verdict]:
     for groups in results.pairs.values():
         present = [group for group in groups if group.runs]
         ours = [group for group in present if group.method in comparison.ours]
-        for metric in comparison.metrics:
+        for metric in (metric for metric in comparison.metrics if metric != TIME):
             if comparison.test == "welch":
                 baselines = [group for group in present if group.method not in comparison.ours]
                 verdicts += _best_against_strongest(ours, baselines, metric)

@@ -11,7 +11,7 @@ from scipy import stats
 from engine import tables
 from engine.comparison import sheet
 from engine.comparison.grid import Comparison
-from engine.comparison.remarks import remarks
+from engine.comparison.remarks import names, remarks
 from engine.comparison.reports import TIME
 from engine.comparison.results import Group, Results
 from engine.comparison.sheet import Field, Line, Sheet
@@ -161,7 +161,9 @@ def interval(group: Group, metric: str, label: str | None = None) -> tuple[float
     if count < 2:
         return share, math.nan, count
     error = (detected - share * total).std(ddof=1) / (total.mean() * math.sqrt(count))
-    return share, float(stats.t.ppf(0.975, count - 1) * error), count
+    # Where all is found, or nothing, residuals are 0 and say nothing of how far the share could be off.
+    margin = float(stats.t.ppf(0.975, count - 1) * error) if 0 < share < 1 else math.nan
+    return share, margin, count
 
 
 def printed(
@@ -209,30 +211,24 @@ def _class_sheet(comparison: Comparison, classes: Mapping[tuple[str, str], Seque
 
 def _head(comparison: Comparison, metrics: Sequence[str]) -> tuple[tuple[str, ...], int]:
     """Titles of the columns, and how many of them are names."""
-    names = _names(comparison)
+    kinds = names(comparison)
     titles = [
         COLUMNS[metric].heading + (" (%)" if _unit(comparison, metric)[0] == 100 else "")
         for metric in metrics
     ]
-    return (*names, *titles, "seeds"), len(names)
-
-
-def _names(comparison: Comparison) -> list[str]:
-    """Columns of names: of the network and the method, but not of what is always the same."""
-    names = ["network"] if len(comparison.networks) > 1 else []
-    return names + (["method"] if len(comparison.methods) > 1 or not names else [])
+    return (*kinds, *titles, "seeds"), len(kinds)
 
 
 def _lines(comparison: Comparison, row: Row) -> list[Line]:
     """A row as it is printed, and the published numbers below it where there are some."""
-    names = [getattr(row.group, name) for name in _names(comparison)]
+    called = [getattr(row.group, kind) for kind in names(comparison)]
     numbers = [Field(e.printed, e.best, e.verdict is not None and e.verdict.significant) for e in row.entries]
     there, wanted = len(row.group.runs), len(comparison.seeds)
     seeds = str(there) if there == wanted else f"{there} of {wanted}"
-    lines = [Line((*map(Field, names), *numbers, Field(seeds)))]
+    lines = [Line((*map(Field, called), *numbers, Field(seeds)))]
     if any(e.published for e in row.entries):
         told = [e.published or NOTHING for e in row.entries]
-        blank = [""] * (len(names) - 1)
+        blank = [""] * (len(called) - 1)
         lines.append(Line(tuple(map(Field, ("published", *blank, *told, ""))), quoted=True))
     return lines
 

@@ -15,13 +15,11 @@ from engine.comparison.results import Group
 from engine.figures.colours import FAINT
 from engine.figures.epochs import History, class_mean, read_history
 from engine.figures.page import NORMAL, WIDTH, legend_below, page, plot_axes, shorten
-from engine.figures.strokes import stroke
+from engine.figures.strokes import band_opacity, stroke
 from engine.record import RunReader
 
 NAME = 40
 """Characters of a method's name."""
-BAND = 0.18
-"""Opacity of the bands."""
 ENDED: Literal[":"] = ":"
 """Line where some seeds have ended."""
 
@@ -68,14 +66,15 @@ def training_curves(comparison: Comparison, groups: Sequence[Group], title: str)
         for panel, (_, measure) in MEASURES.items()
     }
     shown = [panel for panel, made in courses.items() if any(map(_measured, made.values()))]
-    seeds = max(len(group.runs) for group in groups)
-    said = f"{title}: mean over seeds, bands from the lowest to the highest" if seeds > 1 else title
+    most = max(len(group.runs) for group in groups)
+    said = f"{title}: mean over {most} seeds, bands from the lowest to the highest" if most > 1 else title
     figure = page(WIDTH if len(shown) > 1 else WIDTH * 0.6, 2.7, said)
     for axes, panel in zip(np.ravel(figure.subplots(1, len(shown))), shown, strict=True):
         plot_axes(axes, panel, MEASURES[panel][0])
         axes.set_xlabel("epoch", fontsize=NORMAL)
         for group in groups:
-            _draw(axes, courses[panel][group.method], stroke(comparison.methods.index(group.method)))
+            style = stroke(comparison.methods.index(group.method))
+            _draw(axes, courses[panel][group.method], style, band_opacity(len(groups)))
     legend_below(figure, _legend(comparison, groups, courses[shown[0]]))
     return figure
 
@@ -101,8 +100,8 @@ def _measured(made: Course) -> bool:
     return bool(np.isfinite(made.mean).any())
 
 
-def _draw(axes: Axes, made: Course, style: dict[str, Any]) -> None:
-    axes.fill_between(made.epochs, made.low, made.high, color=style["color"], alpha=BAND, linewidth=0)
+def _draw(axes: Axes, made: Course, style: dict[str, Any], opacity: float) -> None:
+    axes.fill_between(made.epochs, made.low, made.high, color=style["color"], alpha=opacity, linewidth=0)
     whole, rest = made.epochs <= made.whole, made.epochs >= made.whole
     single = np.isfinite(made.mean).sum() == 1  # a line of one point would not be seen
     axes.plot(made.epochs[whole], made.mean[whole], marker="o" if single else "", markersize=3.2, **style)
@@ -111,8 +110,9 @@ def _draw(axes: Axes, made: Course, style: dict[str, Any]) -> None:
 
 def _legend(comparison: Comparison, groups: Sequence[Group], courses: dict[str, Course]) -> list[Line2D]:
     entries = []
+    most = max(len(group.runs) for group in groups)
     for group in groups:
-        count = f" ({len(group.runs)} seed{'s' * (len(group.runs) > 1)})"
+        count = f" ({len(group.runs)} of {most} seeds)" if len(group.runs) < most else ""
         style = stroke(comparison.methods.index(group.method))
         entries.append(Line2D([], [], label=shorten(group.method, NAME) + count, **style))
     if any(made.whole < len(made.epochs) for made in courses.values()):

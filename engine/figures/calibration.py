@@ -14,6 +14,7 @@ from engine.errors import InputError
 from engine.figures.colours import CLASSES, FAINT, FALSE_ALARM, INK, MISSED, class_colour
 from engine.figures.page import NORMAL, WIDTH, legend_below, page, plot_axes, shorten, swatch
 from engine.figures.series import Reliability, ThresholdCurve
+from engine.figures.strokes import band_opacity
 
 STROKES = ("-", "--", ":", "-.")
 """Of lines; a further one where there are more series than colours."""
@@ -21,13 +22,13 @@ SCORES = {"recall": ("recall", MISSED), "precision": ("precision", FALSE_ALARM),
 """Score over the threshold → its name, and its colour where it is drawn beside the others."""
 NAME = 40
 """Characters of a label."""
-BAND = 0.18
-"""Opacity of 95 % intervals."""
 BAND_SHADE = "#D8D8D8"
 INTERVAL = "95 % interval"
 
 
-def reliability_diagram(series: Mapping[str, Reliability], title: str = "") -> Figure:
+def reliability_diagram(
+    series: Mapping[str, Reliability], title: str = "", *, styles: Sequence[Mapping[str, Any]] = ()
+) -> Figure:
     """The share of true pixels by p, and below it how many pixels have it.
 
     On the diagonal p is right: of the pixels with p = 0.8 four in five are true. Bins without pixels have
@@ -36,6 +37,8 @@ def reliability_diagram(series: Mapping[str, Reliability], title: str = "") -> F
     Args:
         series: label → its bins; at least one.
         title: over the figure.
+        styles: of the lines, as :func:`engine.figures.strokes.stroke` gives them; the classes' colours if
+            not given.
 
     Raises:
         InputError: there is no series.
@@ -47,7 +50,7 @@ def reliability_diagram(series: Mapping[str, Reliability], title: str = "") -> F
     plot_axes(below, "", "share of pixels")
     above.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, zorder=1)
     handles = []
-    for style, (label, bins) in zip(_styles(len(series)), series.items(), strict=True):
+    for style, (label, bins) in zip(styles or _styles(len(series)), series.items(), strict=True):
         used = bins.count > 0
         x, y = bins.confidence[used] / bins.count[used], bins.truth[used] / bins.count[used]
         above.plot(x, y, marker="o", markersize=3.2, clip_on=False, **style)
@@ -66,7 +69,9 @@ def reliability_diagram(series: Mapping[str, Reliability], title: str = "") -> F
     return figure
 
 
-def threshold_curves(series: Mapping[str, ThresholdCurve], title: str = "") -> Figure:
+def threshold_curves(
+    series: Mapping[str, ThresholdCurve], title: str = "", *, styles: Sequence[Mapping[str, Any]] = ()
+) -> Figure:
     """Recall, precision and Dice over the threshold T, with bands of 95 % intervals.
 
     One series has a panel with three lines. Of several each score has a panel, so that methods lie over
@@ -75,6 +80,7 @@ def threshold_curves(series: Mapping[str, ThresholdCurve], title: str = "") -> F
     Args:
         series: label → its curve; at least one.
         title: over the figure.
+        styles: of the lines of several series; the classes' colours if not given.
 
     Raises:
         InputError: there is no series.
@@ -87,8 +93,8 @@ def threshold_curves(series: Mapping[str, ThresholdCurve], title: str = "") -> F
     for panel, (score, (name, _)) in zip(panels, SCORES.items(), strict=True):
         _dress(panel, name.capitalize(), "score (0–1)" if panel is panels[0] else "")
         lines = [
-            _band(panel, curve, score, shorten(label, NAME), style)
-            for style, (label, curve) in zip(_styles(len(series)), series.items(), strict=True)
+            _band(panel, curve, score, shorten(label, NAME), style, band_opacity(len(series)))
+            for style, (label, curve) in zip(styles or _styles(len(series)), series.items(), strict=True)
         ]
     legend_below(figure, [*lines, swatch(BAND_SHADE, INTERVAL)])
     return figure
@@ -100,7 +106,7 @@ def _three_scores(label: str, curve: ThresholdCurve, title: str) -> Figure:
     axes = figure.subplots()
     _dress(axes, shorten(label, NAME), "score (0–1)")
     lines = [
-        _band(axes, curve, score, name, {"color": colour, "linewidth": 1.3})
+        _band(axes, curve, score, name, {"color": colour, "linewidth": 1.3}, band_opacity(len(SCORES)))
         for score, (name, colour) in SCORES.items()
     ]
     legend_below(figure, [*lines, swatch(BAND_SHADE, INTERVAL)])
@@ -131,12 +137,14 @@ def _styles(count: int) -> Sequence[dict[str, Any]]:
     ]
 
 
-def _band(axes: Axes, curve: ThresholdCurve, score: str, label: str, style: Mapping[str, Any]) -> Line2D:
+def _band(
+    axes: Axes, curve: ThresholdCurve, score: str, label: str, style: Mapping[str, Any], opacity: float
+) -> Line2D:
     """A line, and around it its interval where it has one."""
     mean, margin = curve.means[score], curve.margins[score]
     axes.fill_between(
         curve.thresholds, np.clip(mean - margin, 0, 1), np.clip(mean + margin, 0, 1),
-        color=style["color"], alpha=BAND, linewidth=0,
+        color=style["color"], alpha=opacity, linewidth=0,
     )  # fmt: skip
     (line,) = axes.plot(curve.thresholds, mean, label=label, clip_on=False, **style)
     return line

@@ -15,3 +15,8 @@ def stroke(number: int) -> dict[str, Any]:
     colour, turn = LINES[number % len(LINES)], number // len(LINES)
     pattern = PATTERNS[(number // SOLID + turn // 2) % len(PATTERNS)]
     return {"color": colour, "linestyle": pattern, "linewidth": 1.3}
+
+
+def band_opacity(count: int) -> float:
+    """Of the bands of so many lines, so that lines still show where all bands lie over each other."""
+    return 0.18 if count <= 3 else 0.54 / count
