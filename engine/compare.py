@@ -139,7 +139,7 @@ def show(comparison: Comparison) -> None:
     from engine.comparison import figures, results, tabulate
 
     found = results.collect(comparison)
-    tabulate.write(comparison, found, comparison.out / "tables")
+    print(tabulate.write(comparison, found, comparison.out / "tables"))
     figures.draw(comparison, found, comparison.out / "figures")
     print(f"tables and figures are in {comparison.out}")
 
@@ -163,7 +163,8 @@ def carry_out(
         KeyboardInterrupt: by the user; what was trained is then saved.
     """
     scoring = Scoring.of(comparison)
-    missing = [cell for cell in comparison.cells if scores(cell.folder, scoring) is None]
+    done = {cell.folder for cell in comparison.cells if scores(cell.folder, scoring) is not None}
+    missing = [cell for cell in comparison.cells if cell.folder not in done]
     comparison.out.mkdir(parents=True, exist_ok=True)
     replace_text(comparison.out / shipped.KEPT, comparison.document)
     if not missing:
@@ -186,7 +187,7 @@ def carry_out(
         cluster.remote(scheduler) if scheduler else cluster.local(min(len(shares), len(missing)))
     )
     try:
-        with clients as client, GridBar(comparison.cells, scoring, quiet=quiet) as bar:
+        with clients as client, GridBar(comparison.cells, done, scoring, quiet=quiet) as bar:
             futures = {client.submit(execute, jobs[cell.folder], pure=False): cell for cell in missing}
             try:
                 return follow(futures, bar)

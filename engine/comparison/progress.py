@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -59,8 +59,13 @@ class GridBar:
     Epochs that were done before count as done, but not for the time that remains.
     """
 
-    def __init__(self, cells: Sequence[Cell], scoring: Scoring, *, quiet: bool) -> None:
+    def __init__(
+        self, cells: Sequence[Cell], done: Collection[Path], scoring: Scoring, *, quiet: bool
+    ) -> None:
+        """Begin, with the run directories of the cells that are `done`."""
         self._following = {cell.folder: Following(cell) for cell in cells}
+        for folder in done:
+            self._following[folder].ended = True
         self._scoring = scoring
         self._quiet = quiet
         self._bar = tqdm(
