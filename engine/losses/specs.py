@@ -358,7 +358,8 @@ class CLDice(Sum):
     weight: float = setting(0.5, ge=0, lt=1)
     """Share of the soft clDice; the rest is Dice."""
     iterations: int | None = setting(None, ge=0, advanced=True)
-    """Erosions of the soft skeletons; without it, as many as the widest structure of each image needs."""
+    """Erosions of the soft skeletons; without it, as many as the widest structure of each image needs,
+    which takes long where structures are wide."""
     smooth: float = setting(1.0, gt=0, advanced=True)
     """Added to numerator and denominator of both of clDice's shares."""
 
