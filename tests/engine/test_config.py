@@ -107,7 +107,9 @@ def test_what_resembles_nothing_gets_no_hint() -> None:
 
 
 def test_an_unknown_preset_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(InputError, match=r"unknown preset 'sm' \(did you mean 'smm'\?\).*demo, dsc\+\+, semantic-fpn, smm"):
+    with pytest.raises(
+        InputError, match=r"unknown preset 'sm' \(did you mean 'smm'\?\).*demo, dsc\+\+, semantic-fpn, smm"
+    ):
         read_preset("sm")
 
 
