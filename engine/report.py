@@ -2,8 +2,8 @@
 
 RUN/report/report.html tells what the run is, its settings, curves, masks as they grew, the test table,
 the worst and the best images with false negatives and false positives, and calibration. Test images
-that have not been scored are scored first, as engine.evaluate does. A run that is still going on, was
-stopped or has crashed gets a page, too, which says what is missing and why.
+that have not been scored are scored first, as engine.evaluate --no-figures does. A run that is still
+going on, was stopped or has crashed gets a page, too, which says what is missing and why.
 """
 
 import math
@@ -129,7 +129,7 @@ def score(findings: Findings, wanted: bool | None, device: str) -> str:
     from engine import evaluate
 
     try:
-        evaluate.main([str(root), "--device", device])
+        evaluate.main([str(root), "--device", device, "--no-figures"])
     except InputError as error:
         return f"The test images could not be scored: {_sentence(error)}"
     return ""

@@ -13,8 +13,15 @@ from engine.report_page import pictures
 from engine.report_page.legend import class_legend, error_legend
 from engine.report_page.markup import Markup, element, joined, note
 
-WORST, BEST = 3, 2
-"""Images shown from either end; one in the middle comes between them."""
+RANKS = (
+    (0, "worst"),
+    (-1, "best"),
+    (1, "second worst"),
+    (None, "median"),
+    (-2, "second best"),
+    (2, "third worst"),
+)
+"""Places from the worst to the best that are shown, the most telling first; None is the middle."""
 ZOOMED = 384
 """Pixels of the longest side from which a part is shown enlarged too."""
 PART = 160
@@ -35,17 +42,14 @@ class Ranked:
 
 
 def choose(ranked: Sequence[str]) -> list[Ranked]:
-    """Of names from the worst to the best some of each end and the middle one, none twice."""
+    """Of names from the worst to the best some of each end and the middle one, none twice, in their order."""
     count = len(ranked)
-    places = {index: _ordinal(index, "worst") for index in range(min(WORST, count))}
-    for index in range(min(BEST, count)):
-        places.setdefault(count - 1 - index, _ordinal(index, "best"))
-    places.setdefault(count // 2, "median") if count else None
+    places: dict[int, str] = {}
+    for place, word in RANKS:
+        index = count // 2 if place is None else place % count if abs(place + 0.5) < count else count
+        if index < count:
+            places.setdefault(index, word)
     return [Ranked(ranked[index], places[index]) for index in sorted(places)]
-
-
-def _ordinal(index: int, word: str) -> str:
-    return word if index == 0 else f"{('second', 'third')[index - 1]} {word}"
 
 
 def section(
