@@ -7,6 +7,7 @@ Imports no torch.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 
 import numpy as np
 
@@ -84,7 +85,7 @@ class Results:
 
     Attributes:
         groups: every data set × network × method, in the file's order, those without runs too.
-        missing: cells without results, and why.
+        missing: cells without results, and why, in the order of the groups.
     """
 
     groups: tuple[Group, ...]
@@ -118,24 +119,20 @@ def collect(comparison: Comparison) -> Results:
             or classes: methods scored on different images cannot be compared.
     """
     scoring = Scoring.of(comparison)
-    runs: dict[tuple[str, str, str], list[Run]] = {}
+    places = list(product(comparison.data, comparison.networks, comparison.methods))
+    runs: dict[tuple[str, str, str], list[Run]] = {place: [] for place in places}
     missing = []
     first: dict[str, Run] = {}
-    for cell in sorted(comparison.cells, key=lambda cell: comparison.seeds.index(cell.seed)):
+    cells = {(cell.data, cell.network, cell.method, cell.seed): cell for cell in comparison.cells}
+    for place, seed in product(places, comparison.seeds):
+        cell = cells[(*place, seed)]
         report = scores(cell.folder, scoring)
         if report is None:
             missing.append((cell, REASONS[state(cell.folder)]))
             continue
         run = read(cell, report)
-        run = alike(run, first.setdefault(cell.data, run))
-        runs.setdefault((cell.data, cell.network, cell.method), []).append(run)
-    places = [
-        (data, network, method)
-        for data in comparison.data
-        for network in comparison.networks
-        for method in comparison.methods
-    ]
-    return Results(tuple(Group(*place, tuple(runs.get(place, ()))) for place in places), tuple(missing))
+        runs[place].append(alike(run, first.setdefault(cell.data, run)))
+    return Results(tuple(Group(*place, tuple(runs[place])) for place in places), tuple(missing))
 
 
 def over_thresholds(group: Group) -> tuple[Floats, dict[str, Floats]]:

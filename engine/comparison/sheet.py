@@ -69,20 +69,8 @@ class Sheet:
 
 def text(sheet: Sheet) -> str:
     """In plain text, for a terminal: columns aligned by the width that characters have there."""
-    lines = [line for _, block in sheet.blocks for line in block]
-    marked = {place for line in lines for place, field in enumerate(line.fields) if field.mark}
-
-    def said(line: Line) -> list[str]:
-        # Where a column has marks, what has none ends in a space, so that digits stand under digits.
-        shown = [
-            one_line(f"{BULLET * field.best}{field.text}") + ("*" if field.mark else " " * (place in marked))
-            for place, field in enumerate(line.fields)
-        ]
-        return ["  " + shown[0] if line.quoted else shown[0], *shown[1:]]
-
-    head = [one_line(title) + " " * (place in marked) for place, title in enumerate(sheet.head)]
-    blocks = [(one_line(title), [said(line) for line in block]) for title, block in sheet.blocks]
-    rows = [row for _, block in blocks for row in block]
+    head, blocks = _plain_cells(sheet)
+    rows = [row for block in blocks for row in block]
     widths = [max(map(width, column)) for column in zip(head, *rows, strict=True)]
 
     def aligned(row: Sequence[str]) -> str:
@@ -94,15 +82,36 @@ def text(sheet: Sheet) -> str:
 
     rule = "  ".join("─" * wide for wide in widths)
     made = [one_line(sheet.title), "", aligned(head), rule]
-    for number, (title, block) in enumerate(blocks):
-        made += ["", title] if number else [title]
-        made += [aligned(row) for row in block]
+    for number, ((title, _), block) in enumerate(zip(sheet.blocks, blocks, strict=True)):
+        made += [""] if number else []
+        made += [one_line(title), *map(aligned, block)]
     room = max(width(rule), NARROW)
     notes = [
         textwrap.fill(one_line(note), room, subsequent_indent="  ", break_on_hyphens=False)
         for note in (f"{BULLET} {sheet.best}.", *sheet.notes)
     ]
     return "\n".join([*made, rule, *notes]) + "\n"
+
+
+def _plain_cells(sheet: Sheet) -> tuple[list[str], list[list[list[str]]]]:
+    """What stands in the columns' heads, and in each block's rows, before it is aligned."""
+
+    def shown(field: Field) -> str:
+        return one_line(f"{BULLET * field.best}{field.text}") + "*" * field.mark
+
+    blocks = [[[shown(field) for field in line.fields] for line in lines] for _, lines in sheet.blocks]
+    # Where a column of numbers has marks, what has none ends in a space: digits stand under digits.
+    numbers = range(sheet.names, len(sheet.head))
+    marked = {place for place in numbers for block in blocks for row in block if row[place].endswith("*")}
+
+    def ended(row: Sequence[str]) -> list[str]:
+        return [cell + " " * (place in marked and not cell.endswith("*")) for place, cell in enumerate(row)]
+
+    indented = [
+        [["  " * line.quoted + row[0], *row[1:]] for line, row in zip(lines, block, strict=True)]
+        for (_, lines), block in zip(sheet.blocks, blocks, strict=True)
+    ]
+    return ended([one_line(title) for title in sheet.head]), [list(map(ended, rows)) for rows in indented]
 
 
 def markdown(sheet: Sheet) -> str:
