@@ -117,9 +117,11 @@ def main(arguments: Sequence[str]) -> int:
     failed: Mapping[str, str] = {}
     if not options.tables:
         failed = carry_out(comparison, options.workers, options.scheduler, quiet=options.quiet)
-    show(comparison)
-    for name, reason in failed.items():
-        print(f"failed: {name}: {reason}", file=sys.stderr)
+    try:
+        show(comparison)
+    finally:
+        for name, reason in failed.items():
+            print(f"failed: {name}: {reason}", file=sys.stderr)
     return 1 if failed else 0
 
 

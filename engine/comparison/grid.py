@@ -195,19 +195,19 @@ def _tested(
 def amended(
     document: dict[str, Any], source: str, roots: Sequence[str], flags: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The file's content with the folders and settings that were given beside it.
+    """The file's content with the folders and settings that were given beside it, and folders absolute.
 
     Raises:
-        InputError: a folder for no data set of the file, or a setting that the grid itself sets.
+        InputError: the file's own content cannot be used, or a folder is for no data set of it.
     """
-    if roots or flags:
-        settings.check(document, source)
-    new: dict[str, Any] = {**document}
-    if roots:
-        new["data"] = {name: {**values} for name, values in document["data"].items()}
-    for text in roots:
-        name, folder = _named_root(text, new["data"])
-        new["data"][name]["data"] = {**_group(new["data"][name], "data"), "root": folder}
+    settings.check(document, source)
+    data = {name: {**values} for name, values in document["data"].items()}
+    given = dict(_named_root(text, data) for text in roots)
+    for name, values in data.items():
+        root = given.get(name, _group(values, "data").get("root"))
+        if isinstance(root, str):
+            values["data"] = {**_group(values, "data"), "root": _absolute(root)}
+    new = {**document, "data": data}
     if flags:
         below = document.get("overrides", {})
         new["overrides"] = {**below, **flags}
@@ -226,9 +226,9 @@ def _group(values: Mapping[str, Any], group: str) -> dict[str, Any]:
 def _named_root(text: str, data: Mapping[str, Any]) -> tuple[str, str]:
     name, equals, folder = text.partition("=")
     if equals and name in data:
-        return name, _absolute(folder)
+        return name, folder
     if len(data) == 1:
-        return next(iter(data)), _absolute(text)
+        return next(iter(data)), text
     if equals:
         raise unknown("data set", name, data, of=" in --root")
     raise InputError(
@@ -275,14 +275,14 @@ class _Layers:
     ) -> tuple[RunConfig, list[str]]:
         """A cell's settings, and what was dropped on the way. Raises InputError naming the section."""
         file = self._file
-        parts = [
-            ("settings", file.settings),
-            (f"data.{data}", file.data[data]),
-            (f"networks.{network}", file.networks.get(network or "", {})),
-            (f"methods.{method}", file.methods[method]),
-            ("overrides", file.overrides),
-        ]
-        layers = self._below + [Layer(f"{self._source}, [{place}]", values) for place, values in parts]
+        parts = {
+            "[settings]": file.settings,
+            f"[data.{data}]": file.data[data],
+            f"[networks.{network}]": file.networks.get(network or "", {}),
+            f"[methods.{method}]": file.methods[method],
+            "[overrides] or a flag": file.overrides,
+        }
+        layers = self._below + [Layer(f"{self._source}, {place}", values) for place, values in parts.items()]
         try:
             return resolve([*layers, Layer("seeds", {"training": {"seed": seed}})])
         except InputError as error:

@@ -18,29 +18,41 @@ NAMED = 2
 
 
 class Following:
-    """How far one run is, read from its directory as it grows, on whatever machine that happens."""
+    """How far one run is, read from its directory as it grows, on whatever machine that happens.
+
+    Attributes:
+        total: configured epochs.
+        epochs: those done when :meth:`look` was last called.
+        ended: whether nothing more is to come.
+        done: whether it has its scores.
+    """
 
     def __init__(self, cell: Cell) -> None:
         self.cell = cell
         self.total = cell.config.training.epochs
-        self.ended = False
+        self.ended = self.done = False
         self.epochs = 0.0
         self._reader: RunReader | None = None
         self._whole = 0
 
     def look(self) -> float:
-        """Epochs done, with the part of the one that is running; all of them once the cell has ended."""
+        """Epochs done, with the part of the one that is running; all of them once the cell is done."""
         if not self.ended and self.cell.folder.is_dir():
             self._reader = self._reader or RunReader(self.cell.folder)
             for event in self._reader.poll():
                 self._whole = int(event["epoch"]) if event["event"] == "epoch" else self._whole
             self.epochs = max(float(self._whole), _in_heartbeat(self.cell.folder))
-        return self.total if self.ended else self.epochs
+        return self.total if self.done else self.epochs
 
     @property
-    def running(self) -> bool:
-        """Whether a trainer holds the run."""
-        return not self.ended and self.cell.folder.is_dir() and lock.holder(self.cell.folder) is not None
+    def doing(self) -> str:
+        """What is going on, in words; empty if nothing is."""
+        if self.ended or not self.cell.folder.is_dir():
+            return ""
+        if self.epochs >= self.total:
+            return f"{self.cell.name} scoring"
+        held = lock.holder(self.cell.folder) is not None
+        return f"{self.cell.name} {int(self.epochs)}/{self.total}" if held else ""
 
 
 def _in_heartbeat(run: Path) -> float:
@@ -65,7 +77,7 @@ class GridBar:
         """Begin, with the run directories of the cells that are `done`."""
         self._following = {cell.folder: Following(cell) for cell in cells}
         for folder in done:
-            self._following[folder].ended = True
+            self._following[folder].ended = self._following[folder].done = True
         self._scoring = scoring
         self._quiet = quiet
         self._bar = tqdm(
@@ -86,20 +98,20 @@ class GridBar:
         if self._bar.disable:
             return
         self._bar.n = sum(run.look() for run in self._following.values())
-        running = [run for run in self._following.values() if run.running]
-        words = [f"{run.cell.name} {int(run.epochs)}/{run.total}" for run in running[:NAMED]]
-        words += [f"and {len(running) - NAMED} more"] if len(running) > NAMED else []
-        self._bar.set_description_str(", ".join(words), refresh=False)
+        doing = [words for run in self._following.values() if (words := run.doing)]
+        more = [f"and {len(doing) - NAMED} more"] if len(doing) > NAMED else []
+        self._bar.set_description_str(", ".join(doing[:NAMED] + more), refresh=False)
         self._bar.refresh()
 
     def end(self, cell: Cell, outcome: Outcome) -> None:
         """Say how a cell ended."""
-        self._following[cell.folder].ended = outcome.kind == "done"
+        run = self._following[cell.folder]
+        run.ended, run.done = True, outcome.kind == "done"
         if self._quiet:
             return
         report = scores(cell.folder, self._scoring) if outcome.kind == "done" else None
         dice = mean_dice(report) if report is not None else None
         words = outcome.kind if report is None else "Dice –" if dice is None else f"Dice {100 * dice:.2f} %"
-        done = sum(run.ended for run in self._following.values())
+        done = sum(run.done for run in self._following.values())
         text = f"{cell.name}: {words} ({done} of {len(self._following)} done)"
         self._bar.write(text) if not self._bar.disable else print(text, flush=True)

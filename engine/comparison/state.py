@@ -89,7 +89,8 @@ def scores(run: Path, scoring: Scoring) -> dict[str, Any] | None:
     info = RunReader(run).info()
     best = (run / "checkpoints" / "best").is_file() and info["splits"]["val"]
     checkpoint = scoring.checkpoint or ("best" if best else "last")
-    if path.stat().st_mtime < (run / "checkpoints" / checkpoint).stat().st_mtime:
+    weights = run / "checkpoints" / checkpoint
+    if not weights.is_file() or path.stat().st_mtime < weights.stat().st_mtime:
         return None
     try:
         report: dict[str, Any] = json.loads(path.read_text("utf-8"))

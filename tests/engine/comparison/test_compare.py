@@ -285,17 +285,20 @@ def test_a_run_that_another_process_trains_is_waited_for(begun: Path, vessels: P
 
 def test_progress_is_read_from_the_run_directory(vessels: Path, tmp_path: Path) -> None:
     made = load(written(tmp_path, vessels), tmp_path / "out", flags=flags.parse(["--training.epochs=5"]))
+    name = made.cells[0].name
     following = Following(made.cells[0])
-    assert (following.look(), following.total, following.running) == (0, 5, False)
+    assert (following.look(), following.total, following.doing) == (0, 5, "")
     held = MadeRun(made.cells[0].folder, epochs=5).train(2)
-    assert (following.look(), following.running) == (2, True)
+    assert (following.look(), following.doing) == (2, f"{name} 2/5")
     held.progress.epoch, held.progress.step, held.progress.steps = 3, 1, 4
     held.writer.beat()
-    assert following.look() == 2.25
+    assert (following.look(), following.doing) == (2.25, f"{name} 2/5")
     held.end("stopped", reason="x")
-    assert (following.look(), following.running) == (2.25, False)
+    assert (following.look(), following.doing) == (2.25, "")
+    MadeRun(made.cells[0].folder, epochs=5, resumed_after=2).train(5).end()
+    assert (following.look(), following.doing) == (5, f"{name} scoring")
     following.ended = True
-    assert following.look() == 5, "also if it ended early"
+    assert following.doing == ""
 
 
 def test_the_bar_names_what_is_running(
@@ -361,7 +364,7 @@ REFUSED = {
     "FILE --workers=2 --scheduler=tcp://a:1": "a --scheduler has its own",
     "FILE --only tree": "unknown name 'tree' in --only",
     "FILE --seeds 9": "unknown seed '9'",
-    "FILE --loss.gama=1": r"\[overrides\]: unknown setting 'loss.gama'",
+    "FILE --loss.gama=1": r"\[overrides\] or a flag: unknown setting 'loss.gama'",
     "FILE --training.seed=3": "training.seed is set by the comparison's seeds",
     "FILE --data.root=x": "--root NAME=FOLDER",
     "FILE extra": "'extra' is not a setting",

@@ -239,6 +239,16 @@ def test_the_kept_document_makes_the_same_cells(tmp_path: Path) -> None:
     assert {(c.config.training.epochs, c.config.model.base_width) for c in other.cells} == {(4, 8)}
 
 
+def test_folders_in_the_kept_document_hold_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "eyes").mkdir()
+    monkeypatch.chdir(tmp_path)
+    made = loaded(tmp_path, {**SMALL, "data": {"A": {"data": {"root": "eyes"}}}})
+    monkeypatch.chdir("/")
+    assert loaded(tmp_path, made.document).cells == made.cells
+
+
 @given(st.text(min_size=1, max_size=200))
 def test_folder_names_are_safe_everywhere(name: str) -> None:
     try:
