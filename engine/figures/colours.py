@@ -32,7 +32,7 @@ SHADE = "#ECECEC"
 CLASSES = ("#009E73", "#CC79A7", "#DDCC77", "#882255", "#44AA99", "#999933")
 """Foreground classes, over again where there are more."""
 
-LINES = ("#0072B2", "#882255", "#009E73", "#CC79A7", "#1A1A1A", "#999933", "#332288", "#44AA99")
+LINES = ("#3B4CC0", "#CC79A7", "#228833", "#1A1A1A", "#7B3FA0", "#AA9933", "#44AA99", "#661100")
 """Methods whose lines lie over each other; :mod:`engine.figures.strokes` gives them patterns, too."""
 
 

@@ -1,4 +1,4 @@
-"""The tables: known ones letter by letter, what is bold and marked, each format's rules, and a round trip."""
+"""The tables: known ones letter by letter, what is bold and marked, and a round trip."""
 
 import csv
 import math
@@ -15,7 +15,6 @@ from scipy import stats
 
 from engine.comparison import sheet
 from engine.comparison.results import collect
-from engine.comparison.sheet import Field, Line, Sheet
 from engine.comparison.significance import judge
 from engine.comparison.tabulate import interval, long, table, write
 from engine.tables import to_csv
@@ -292,97 +291,6 @@ def test_csv_says_all_that_the_table_says(tmp_path: Path) -> None:
     assert second["significant"] == str(int(p < 0.05))
 
 
-# Formats
-
-
-def small(name: str, note: str = "a note", head: str = "score") -> Sheet:
-    lines = (
-        Line((Field(name), Field("0.50"), Field("1"))),
-        Line((Field("published"), Field(name), Field("")), quoted=True),
-        Line((Field("other"), Field("12.50 ± 0.10", best=True, mark=True), Field("2 of 3"))),
-    )
-    return Sheet(name, ("method", head, "seeds"), 1, ((name, lines), ("more", lines)), "the best", (note,))
-
-
-def unescaped(text: str, character: str) -> int:
-    """How often a character stands without a backslash before it."""
-    return len(re.findall(rf"(?<!\\)(?:\\\\)*{re.escape(character)}", text))
-
-
-@given(names, names, names)
-def test_latex_keeps_its_structure_whatever_the_names(name: str, note: str, head: str) -> None:
-    made = sheet.latex(small(name, note, head))
-    plain = re.sub(r"\\\\$|\\[&%$#_{}]|\\[a-zA-Z]+", "", made, flags=re.MULTILINE)
-    assert "\\" not in plain, "every backslash is a command, an escape or the end of a row"
-    depth = 0
-    for character in plain:
-        depth += {"{": 1, "}": -1}.get(character, 0)
-        assert depth >= 0
-    assert depth == 0
-    assert plain.count("$") % 2 == 0
-    for special in "#_^~":
-        assert special not in re.sub(r"\$\^[^$]*\$|~", "", plain), special
-    body = made[made.index(r"\toprule") : made.index(r"\bottomrule")].splitlines()
-    rows = [row for row in body if row.endswith(r"\\") and not row.startswith(r"\multicolumn")]
-    assert len(rows) == 7
-    assert {unescaped(row, "&") for row in rows} == {2}
-    assert made.count("%") == unescaped(made, "%") + made.count(r"\%")
-    assert unescaped(made, "%") == 1, "the comment in the first line"
-
-
-def test_latex_known() -> None:
-    assert sheet.escaped_latex("50 % of A_1 & B#2 {x} $y ~ ^ \\ γ = 2 ± 1") == (
-        r"50 \% of A\_1 \& B\#2 \{x\} \$y \textasciitilde{} \textasciicircum{} \textbackslash{} "
-        r"$\gamma$ = 2 $\pm$ 1"
-    )
-    made = sheet.latex(small("U-Net + SRL"))
-    assert r"other & \textbf{12.50 $\pm$ 0.10}$^{*}$ & 2 of 3 \\" in made
-    assert r"\quad \textit{published} & \textit{U-Net + SRL} &  \\" in made
-    assert r"\begin{tabular}{lrr}" in made
-    begun, ended = (re.findall(rf"\\{word}{{(\w+)}}", made) for word in ("begin", "end"))
-    assert (begun, ended) == (["table", "tabular", "minipage"], ["tabular", "minipage", "table"])
-    assert "{}[a]" in sheet.latex(small("[a]")), "a bracket is no argument of the row's end before it"
-
-
-@given(names, names)
-def test_markdown_keeps_its_columns_whatever_the_names(name: str, note: str) -> None:
-    made = sheet.markdown(small(name, note)).split("\n")
-    rows = [row for row in made if row.startswith("| ")]
-    assert len(rows) == 10
-    assert {unescaped(row, "|") for row in rows} == {4}
-
-
-def test_markdown_known() -> None:
-    made = sheet.markdown(small("a_b|c*"))
-    assert r"| a\_b\|c\* | 0.50 | 1 |" in made
-    assert r"| *published* | *a\_b\|c\** |  |" in made
-    assert r"| other | **12.50 ± 0.10**\* | 2 of 3 |" in made
-    assert "| :-- | --: | --: |" in made
-    assert "- In bold: the best." in made
-
-
-@given(names, names)
-def test_text_is_aligned_by_the_width_of_characters(name: str, head: str) -> None:
-    made = sheet.text(small(name, head=head)).split("\n")
-    rule = made[3]
-    assert set(rule) == {"─", " "}
-    end = [at + 1 for at, mark in enumerate(rule) if mark == "─" and rule[at + 1 : at + 2] != "─"]
-    for row in made:
-        if row.startswith(("other", "method")):
-            assert sheet.width(row) == end[-1] or row.startswith("method")
-    # The number's column ends where the rule's does, with room for the mark.
-    (first, _) = (row for row in made if row.startswith("other"))
-    before = first[: first.index("*") + 1]
-    assert sheet.width(before) == end[1]
-
-
-@pytest.mark.parametrize(
-    ("text", "columns"), [("abc", 3), ("細胞", 4), ("e\u0301", 1), ("γ ± ↑", 5), ("\u200bx", 1), ("", 0)]
-)
-def test_width_in_a_terminal(text: str, columns: int) -> None:
-    assert sheet.width(text) == columns
-
-
 def test_wide_names_are_aligned(tmp_path: Path) -> None:
     made = compared(tmp_path, methods=("細胞", "plain name", "é\u0301"))
     make_runs(made, lambda cell: {"dice": [0.5]})
@@ -391,8 +299,3 @@ def test_wide_names_are_aligned(tmp_path: Path) -> None:
     assert [sheet.width(row[: row.index("•")]) for row in rows] == [
         len("plain name") + 2 + len("DSC ↑ (%)") - len("•50.00")
     ] * 3
-
-
-def test_names_with_line_breaks_stay_in_their_row() -> None:
-    for made in (sheet.text, sheet.markdown, sheet.latex):
-        assert made(small("two\nlines\there")) == made(small("two lines here"))
