@@ -139,7 +139,7 @@ def _command(command: Sequence[str], job: Job) -> tuple[int, str]:
             stderr=subprocess.STDOUT, env=_environment(job), start_new_session=True,
         )  # fmt: skip
         try:
-            code = _attend(process, job)
+            code = attend(process, job)
         finally:
             if process.poll() is None:
                 process.kill()
@@ -150,7 +150,7 @@ def _command(command: Sequence[str], job: Job) -> tuple[int, str]:
         return code, log.read().decode("utf-8", "replace")
 
 
-def _attend(process: "subprocess.Popen[bytes]", job: Job) -> int:
+def attend(process: "subprocess.Popen[bytes]", job: Job) -> int:
     """Wait for a process, and pass on an order to end."""
     told = ""
     while True:

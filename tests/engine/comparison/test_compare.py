@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -19,7 +20,7 @@ from support import FAST
 
 from engine import compare, evaluate, flags, train
 from engine.comparison import cluster, shipped
-from engine.comparison.execute import Job, Outcome, execute
+from engine.comparison.execute import Job, Outcome, attend, execute
 from engine.comparison.grid import Cell, Comparison, load
 from engine.comparison.progress import Following, GridBar
 from engine.comparison.state import Scoring, difference, refuse_another, scores, state
@@ -265,6 +266,35 @@ def test_a_worker_that_does_not_see_the_folder_says_so(vessels: Path, tmp_path: 
     outcome = execute(job(made.cells[0], made, tmp_path / "elsewhere" / "order"))
     assert outcome.kind == "failed"
     assert "does not see" in outcome.reason
+
+
+STUBBORN = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("ready", flush=True)
+time.sleep(60)
+"""
+"""A process that does not end when it is asked to."""
+
+
+def test_an_order_to_kill_is_passed_on(vessels: Path, tmp_path: Path) -> None:
+    made = load(written(tmp_path, vessels), tmp_path / "out")
+    order = tmp_path / "order"
+    process = subprocess.Popen([sys.executable, "-S", "-c", STUBBORN], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    with process.stdout as out:
+        assert out.readline() == b"ready\n"
+        codes: list[int] = []
+        thread = threading.Thread(
+            target=lambda: codes.append(attend(process, job(made.cells[0], made, order)))
+        )
+        thread.start()
+        order.write_text("stop")
+        thread.join(timeout=1)
+        assert not codes
+        order.write_text("kill")
+        thread.join(timeout=30)
+    assert codes == [-signal.SIGKILL]
 
 
 def test_a_run_that_another_process_trains_is_waited_for(begun: Path, vessels: Path, tmp_path: Path) -> None:
