@@ -20,8 +20,8 @@ from engine.report_page import calibration, cases, growth, notes, overview, scor
 from engine.report_page.document import Section, page
 from engine.report_page.evaluation import Evaluation, read_evaluation
 from engine.report_page.findings import Findings, read_findings
-from engine.report_page.markup import Markup, joined, note
-from engine.report_page.words import percent, size
+from engine.report_page.markup import Markup, joined, note, prose
+from engine.report_page.words import command, percent, size
 
 ALIKE = 2e-3
 """By how much the Dice of a picture may differ from the table's, for it is predicted anew, on any device."""
@@ -90,7 +90,9 @@ def _scored(findings: Findings, scores: Evaluation | None, pictures: Markup, why
         return [Section("results", "Test images", score_table.missing(findings, why))]
     title = {"test": "Test images", "val": "Validation images", "train": "Training images"}[scores.split]
     return [
-        Section("results", title, joined(note(why) if why else None, score_table.section(findings, scores))),
+        Section(
+            "results", title, joined(note(prose(why)) if why else None, score_table.section(findings, scores))
+        ),
         Section("cases", "Worst and best images", pictures),
         Section("calibration", "Calibration", calibration.section(findings, scores)),
     ]
@@ -116,14 +118,21 @@ def scored_split(findings: Findings) -> str:
 
 
 def score(findings: Findings, wanted: bool | None, device: str) -> str:
-    """Score the test images of a run if they have to be. Returns why they were not, or ""."""
+    """Score the test images of a run if they have to be.
+
+    Returns:
+        Why they were not, a sentence in which `backticks` mark code; or "".
+    """
     root = findings.root
     if wanted is None and (root / "report" / "test.json").is_file():
         return ""
     if wanted is False:
-        return "" if (root / "report" / "test.json").is_file() else "The test images have not been scored."
+        there = (root / "report" / "test.json").is_file()
+        how = command("evaluate", root)
+        return "" if there else f"The test images have not been scored: `{how}` scores them."
     if wanted is None and findings.status in ("running", "stopping", "waiting"):
-        return "The run is still going on: its test images are scored when it has ended, or with --evaluate."
+        now = command("report", "--evaluate", root)
+        return f"The run is still going on: its test images are scored when it has ended, or now by `{now}`."
     if findings.history is None:
         return "No epoch is finished, so there is nothing to score the test images with."
     from engine import evaluate

@@ -85,16 +85,18 @@ def _case(panel: Panel, rank: str, score: str, names: Sequence[str]) -> Markup:
         pictures.shown(seen, f"The image {panel.name}.", "image"),
         pictures.shown(wrong, alt, "errors"),
     ]
+    if max(panel.truth.shape[1:]) >= ZOOMED:
+        row.append(element("div", _enlarged(panel), class_="stack"))
     if len(names) > 1:
         for title, masks in (("truth", panel.truth), ("prediction", panel.prediction)):
             drawn = pictures.flat(classes(masks, panel.valid), large)
             row.append(pictures.shown(drawn, f"{title.capitalize()} of {panel.name}.", title))
-    if max(panel.truth.shape[1:]) >= ZOOMED:
-        row.append(element("div", _enlarged(panel), class_="stack"))
-    return joined(
+    return element(
+        "div",
         element("h3", f"{rank[0].upper()}{rank[1:]}: {panel.name}"),
         element("p", said),
         element("div", row, class_="row case"),
+        class_="keep",
     )
 
 

@@ -61,7 +61,7 @@ def element(tag: str, *children: Child, **attributes: str | bool | None) -> Mark
 
 
 def table(
-    caption: Child, titles: Sequence[Child], rows: Iterable[Sequence[Child]], *, words: int = 1
+    caption: str, titles: Sequence[Child], rows: Iterable[Sequence[Child]], *, words: int = 1
 ) -> Markup:
     """A table that scrolls sideways where it is too wide; each row's first cell is its header.
 
@@ -90,7 +90,7 @@ def table(
         "table", element("caption", caption), element("thead", element("tr", head)), element("tbody", body)
     )
     # In the order of the Tab key, so that it scrolls without a mouse too.
-    return element("div", grid, class_="wide", tabindex="0", role="group", aria_label="table")
+    return element("div", grid, class_="wide", tabindex="0", role="group", aria_label=caption)
 
 
 def facts(rows: Iterable[tuple[Child, Child]]) -> Markup:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.report_page.findings import Findings
-from engine.report_page.markup import Markup, element, folded, joined
+from engine.report_page.markup import Markup, element, folded, joined, prose
 from engine.report_page.words import moment
 
 
@@ -25,7 +25,9 @@ def section(findings: Findings, problems: Sequence[str]) -> Markup:
 
 
 def _list(title: str, sentences: Sequence[str]) -> Markup:
-    return joined(element("p", title), element("ul", [element("li", sentence) for sentence in sentences]))
+    return joined(
+        element("p", title), element("ul", [element("li", prose(sentence)) for sentence in sentences])
+    )
 
 
 def _course(events: Sequence[Mapping[str, Any]]) -> Markup | None:

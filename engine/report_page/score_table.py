@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from engine import tables
 from engine.report_page.evaluation import NOT_CLASSES, Evaluation
 from engine.report_page.findings import Findings
-from engine.report_page.markup import Child, Markup, code, element, folded, joined, note, table
+from engine.report_page.markup import Child, Markup, code, element, facts, folded, joined, note, prose, table
 from engine.report_page.words import NONE, command, counted
 from engine.tables import METRICS
 
@@ -73,18 +73,24 @@ def _interval(findings: Findings) -> str:
 
 
 def means(findings: Findings, scores: Evaluation) -> Markup:
-    """A row a metric, a column a class and the mean over them."""
+    """A row a metric, a column a class and the mean over them, and what the metrics say."""
     labels = _labels(findings.classes)
+    alone = len(findings.classes) == 1
     rows: list[list[Child]] = []
+    said: list[tuple[Child, Child]] = []
     for metric, shown in METRICS.items():
         entries = [scores.entry(label, metric) for label, _ in labels]
         if all(entry is None for entry in entries):
             continue
         title = f"{shown.heading}{', %' if shown.percent else ', nats' if metric == 'nll' else ''}"
         cells = [NONE if entry is None else tables.cell(metric, entry) for entry in entries]
-        rows.append([title, MEANINGS.get(metric, ""), *cells])
-    titles = ["score", "what it says", *(title for _, title in labels)]
-    return table(f"Means over the {scores.split} images (↑ more is better, ↓ less)", titles, rows, words=2)
+        said.append((shown.title, MEANINGS.get(metric, "")))
+        rows.append([title, *([said[-1][1]] if alone else []), *cells])
+    titles = ["score", *(["what it says"] if alone else []), *(title for _, title in labels)]
+    caption = f"Means over the {scores.split} images (↑ more is better, ↓ less)"
+    made = table(caption, titles, rows, words=1 + alone)
+    # Beside several classes there is no room for it.
+    return made if alone else joined(made, folded("What the scores say", facts(said)))
 
 
 def _labels(classes: Sequence[str]) -> list[tuple[str, str]]:
@@ -161,7 +167,7 @@ def missing(findings: Findings, why: str) -> Markup:
     """What stands here where nothing was scored."""
     splits = findings.splits
     if splits.get("test"):
-        return note(why, " ", code(command("evaluate", findings.root)), " scores them.")
+        return note(prose(why))
     other = next((part for part in ("val", "train") if splits.get(part)), None)
     more: Child = None
     if other is not None:

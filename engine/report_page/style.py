@@ -25,7 +25,7 @@ nav ul { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .25r
 .faint { color: var(--faint); }
 .note, .warning { background: var(--card); border-left: 4px solid var(--line); padding: .5rem .75rem; }
 .warning { background: var(--warn); border-left-color: var(--edge); }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(10.5rem, 1fr));
+.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(10.5rem, 1fr));
   gap: .75rem; margin: 1rem 0; }
 .tile { background: var(--card); border-radius: 6px; padding: .6rem .8rem; }
 .tile dt { color: var(--faint); font-size: .9rem; }
@@ -41,6 +41,7 @@ th, td { text-align: left; vertical-align: top; padding: .3rem .9rem .3rem 0;
   border-bottom: 1px solid var(--line);
   font-weight: 400; }
 td:not(.number) { min-width: 8rem; }
+th code { white-space: nowrap; }
 thead th { font-weight: 600; vertical-align: bottom; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 figure { margin: 0; }
@@ -69,8 +70,15 @@ footer { margin-top: 3rem; border-top: 1px solid var(--line); color: var(--faint
     --card: #f3f3f3; --link: #000; --warn: #f3f3f3; }
   body { max-width: none; padding: 0; font-size: 10pt; }
   nav, .skip { display: none; }
+  .row.case { grid-template-columns: 1fr 1fr; }
+  .row.case:has(.stack) { grid-template-columns: 1fr 1fr .465fr; }
   .wide { overflow: visible; }
-  figure, tr, .tile { break-inside: avoid; }
+  .plot.half { max-width: 9cm; }
+  figure, tr, .tile, .keep { break-inside: avoid; }
+  table { font-size: 7.5pt; }
+  th, td { padding-right: .5rem; }
+  .number { white-space: normal; }
+  td:not(.number) { min-width: 0; }
   h2, h3 { break-after: avoid; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   details::details-content { content-visibility: visible; block-size: auto; }
