@@ -19,10 +19,12 @@ from engine.trained import Trained
 
 CELL = 2.4
 """Inches that a picture is wide at most."""
-ACROSS, LARGE_ACROSS = 7, 5
+ACROSS, LARGE_ACROSS = 7, 6
 """Pictures in a row, image and truth included, of small and of large images; further methods go below."""
 NAME = 22
 """Characters of a method's name over its pictures."""
+SHOWN = {1: "the only", 2: "worst and best", 3: "worst, median and best"}
+"""What is shown where there are so many test images or more."""
 WORDS = 0.15
 """Inches of the words under a picture, or over it."""
 
@@ -47,7 +49,7 @@ def examples(comparison: Comparison, groups: Sequence[Group], title: str) -> Fig
     words = WORDS * (len(heights) + (len(heights) if rows > 1 else 1))
     seeds = {run.cell.seed for run in first}
     which = f"seed {seeds.pop()}" if len(seeds) == 1 else "first seed"
-    title = f"{title}: worst, median and best test image, {which}"
+    title = f"{title}: {SHOWN[len(chosen)]} test image, {which}"
     figure = page(across, sum(heights) + words + 2 * PAD * len(heights) + 0.5, title)
     grid = figure.subplots(len(heights), columns, squeeze=False, height_ratios=heights)
     for axes in grid.flat:

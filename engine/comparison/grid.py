@@ -64,7 +64,7 @@ class Comparison:
         spread: "std" over seeds or 95 % "interval" over test images, each averaged over seeds.
         test: "none", "welch" or "wilcoxon".
         ours: methods that are tested against the others, the baselines.
-        against: the Wilcoxon test's baseline, "" without such a test.
+        against: each of ours → its baseline in the Wilcoxon test; empty without such a test.
         figures: names of the figures to draw.
         published: (data, network, method) → metric → the number as printed.
         data: names of the data sets, in the file's order, those without a folder left out.
@@ -87,7 +87,7 @@ class Comparison:
     spread: Literal["std", "interval"]
     test: Literal["none", "welch", "wilcoxon"]
     ours: tuple[str, ...]
-    against: str
+    against: Mapping[str, str]
     figures: tuple[settings.Figure, ...]
     published: Mapping[tuple[str, str, str], Mapping[str, str]]
     data: tuple[str, ...]
@@ -182,14 +182,19 @@ def _published(
 
 def _tested(
     file: File, methods: Sequence[str]
-) -> tuple[Literal["none", "welch", "wilcoxon"], tuple[str, ...], str]:
-    """The test, our methods and the Wilcoxon baseline among the methods that are kept."""
+) -> tuple[Literal["none", "welch", "wilcoxon"], tuple[str, ...], dict[str, str]]:
+    """The test, our methods and the Wilcoxon baseline of each among the methods that are kept."""
     ours = tuple(name for name in file.ours if name in methods)
     baselines = [name for name in methods if name not in file.ours]
     if not ours or not baselines or file.test == "none":
-        return "none", ours, ""
-    against = file.against if file.against in baselines else baselines[0]
-    return file.test, ours, against if file.test == "wilcoxon" else ""
+        return "none", ours, {}
+    if file.test == "welch":
+        return file.test, ours, {}
+    if isinstance(file.against, dict):
+        pairs = {name: file.against[name] for name in ours if file.against[name] in baselines}
+    else:
+        pairs = dict.fromkeys(ours, file.against if file.against in baselines else baselines[0])
+    return ("wilcoxon", ours, pairs) if pairs else ("none", ours, {})
 
 
 def amended(

@@ -53,7 +53,9 @@ def _tests(comparison: Comparison, verdicts: Sequence[Verdict]) -> list[str]:
     """The test in words, and every p value."""
     if comparison.test == "none" or not verdicts:
         return []
-    how = TESTS[comparison.test].format(ours=_listed(comparison.ours), against=comparison.against)
+    baselines = dict.fromkeys(comparison.against.values())
+    against = next(iter(baselines)) if len(baselines) == 1 else "the method that each is named with"
+    how = TESTS[comparison.test].format(ours=_listed(comparison.ours), against=against)
     notes = [f"* p < 0.05, {how}; not corrected for the number of tests."]
     pairs: dict[tuple[str, str], list[Verdict]] = {}
     for verdict in verdicts:
@@ -74,7 +76,8 @@ def _tests(comparison: Comparison, verdicts: Sequence[Verdict]) -> list[str]:
 
 
 def _sentence(comparison: Comparison, verdict: Verdict) -> str:
-    against = f" against {verdict.against}" if comparison.test == "welch" else ""
+    alike = len(set(comparison.against.values())) == 1
+    against = "" if alike else f" against {verdict.against}"
     said = f"not tested, as {verdict.reason}" if verdict.reason else probability(verdict.p)
     return f"{verdict.method}{against} {said}"
 

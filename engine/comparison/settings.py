@@ -51,8 +51,9 @@ class File(Spec):
     baseline; two-sided Wilcoxon rank-sum over test images, each of ours against `against`; or none."""
     ours: tuple[str, ...] = ()
     """Methods that are tested; the others are baselines."""
-    against: str | None = None
-    """Baseline of the Wilcoxon test; the first that is not ours if not given."""
+    against: str | dict[str, str] | None = None
+    """Baseline of the Wilcoxon test, or one for each of ours, `{"Tversky++" = "Tversky"}`; the first that
+    is not ours if not given."""
     figures: tuple[Figure, ...] = FIGURES
     """Training curves, precision, recall and Dice over T, reliability diagrams, example images."""
     settings: Settings = setting({})
@@ -86,7 +87,9 @@ class File(Spec):
 
     @model_validator(mode="after")
     def _tested(self) -> "File":
-        for key, names in (("ours", self.ours), ("against", [self.against] if self.against else [])):
+        paired = self.against if isinstance(self.against, dict) else {}
+        baselines = list(paired.values()) or ([self.against] if isinstance(self.against, str) else [])
+        for key, names in (("ours", self.ours), ("against", [*paired, *baselines])):
             for name in names:
                 if name not in self.methods:
                     raise ValueError(str(unknown("method", name, self.methods, of=f" in {key}")).rstrip("."))
@@ -94,8 +97,12 @@ class File(Spec):
             raise ValueError(
                 f"test = {self.test!r} needs `ours` to name some of the methods, and leave some as baselines"
             )
-        if self.against in self.ours:
-            raise ValueError(f"against = {self.against!r} is one of `ours`: name a baseline")
+        for name in baselines:
+            if name in self.ours:
+                raise ValueError(f"against = {name!r} is one of `ours`: name a baseline")
+        if paired and set(paired) != set(self.ours):
+            odd = next(name for name in (*self.ours, *paired) if (name in paired) != (name in self.ours))
+            raise ValueError(f"against names {list(paired)}, which must be those of `ours`: see to {odd!r}")
         return self
 
     @model_validator(mode="after")

@@ -61,8 +61,12 @@ def judge(comparison: Comparison, results: Results) -> list[Verdict]:
                 baselines = [group for group in present if group.method not in comparison.ours]
                 verdicts += _best_against_strongest(ours, baselines, metric)
             else:
-                base = [group for group in present if group.method == comparison.against]
-                verdicts += [_against(group, base[0], metric) for group in ours if base]
+                by_name = {group.method: group for group in present}
+                verdicts += [
+                    _against(group, by_name[base], metric)
+                    for group in ours
+                    if (base := comparison.against.get(group.method)) in by_name
+                ]
     return verdicts
 
 

@@ -259,6 +259,7 @@ def test_classes_are_named_and_their_dice_is_a_mean(organs: Path, tmp_path: Path
     assert [path.stem for path in written] == list(EVERY)
     figure = examples(made, collect(made).groups, "organs")
     assert {*collect(made).groups[0].classes} <= {*entries(figure)}
+    assert figure.get_suptitle() == "organs: worst and best test image, seed 0"
     assert all("mean Dice" in axes.get_xlabel() for axes in figure.axes[2::3] if axes.axison)
 
 

@@ -51,7 +51,7 @@ def test_the_grid_is_the_product_by_seed_first(tmp_path: Path) -> None:
 def test_defaults_ask_for_nothing_special(tmp_path: Path) -> None:
     made = loaded(tmp_path, SMALL)
     assert (made.seeds, made.size, made.checkpoint, made.spread, made.test, made.against) == (
-        (0,), "native", None, "std", "none", ""
+        (0,), "native", None, "std", "none", {}
     )  # fmt: skip
     assert made.networks == ("unet",)
     assert made.metrics == ("dice",)
@@ -111,6 +111,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "only ours": ({"test": "welch", "ours": ["Dice", "CE"]}, "leave some as baselines"),
     "ours": ({"ours": ["dice"]}, "unknown method 'dice' in ours.*known are Dice, CE"),
     "against": ({"against": "x"}, "unknown method 'x' in against"),
+    "against for some": (
+        {"ours": ["CE"], "against": {"Dice": "Dice"}},
+        r"against names \['Dice'\], which must be those of `ours`: see to 'CE'",
+    ),
     "against ours": ({"ours": ["CE"], "against": "CE"}, "against = 'CE' is one of `ours`"),
     "figure": ({"figures": ["bars"]}, "figures = 'bars'.*'curves'"),
     "no data": ({"data": {}}, "data"),
@@ -210,10 +214,14 @@ def test_one_data_set_needs_no_name_for_its_folder(tmp_path: Path) -> None:
 
 def test_only_keeps_what_is_named_of_each_kind(tmp_path: Path) -> None:
     tested = {**SEVERAL, "test": "wilcoxon", "ours": ["CE"], "seeds": [0, 1, 2]}
-    assert loaded(tmp_path, tested).against == "Dice"
+    assert loaded(tmp_path, tested).against == {"CE": "Dice"}
     made = loaded(tmp_path, tested, only=["CE", "C"], seeds=[2, 0])
     assert {(cell.data, cell.method, cell.seed) for cell in made.cells} == {("C", "CE", 0), ("C", "CE", 2)}
-    assert (made.test, made.ours, made.against) == ("none", ("CE",), ""), "no baseline is left"
+    assert (made.test, made.ours, made.against) == ("none", ("CE",), {}), "no baseline is left"
+    paired = {**tested, "methods": {**SEVERAL["methods"], "D": {}}, "ours": ["CE", "D"]}
+    paired |= {"against": {"CE": "Dice", "D": "Dice"}}
+    assert loaded(tmp_path, paired).against == {"CE": "Dice", "D": "Dice"}
+    assert loaded(tmp_path, paired, only=["D", "Dice"]).against == {"D": "Dice"}
     with pytest.raises(InputError, match="unknown name 'DICE' in --only"):
         loaded(tmp_path, tested, only=["DICE"])
     with pytest.raises(InputError, match="unknown seed '7' in --seeds: known are 0, 1, 2"):

@@ -13,6 +13,7 @@ from scipy import stats
 
 from engine.comparison.results import collect
 from engine.comparison.significance import Verdict, judge, rank_sum, welch
+from engine.comparison.tabulate import write
 
 scores = st.floats(0, 1, allow_nan=False).map(lambda value: round(value, 4))
 many = st.lists(scores, min_size=2, max_size=12).map(np.array)
@@ -181,6 +182,21 @@ def test_each_of_ours_meets_the_baseline_over_images_within_its_network(tmp_path
         ours, base = means[verdict.network, verdict.method], means[verdict.network, "DSC"]
         assert verdict.p == pytest.approx(stats.ranksums(ours, base).pvalue)
     assert [v.significant for v in verdicts if v.method == "DSC++"] == [True, True]
+
+
+def test_each_of_ours_can_have_a_baseline_of_its_own(tmp_path: Path) -> None:
+    made = compared(
+        tmp_path, methods=("T", "T++", "C", "C++"), seeds=[0], test="wilcoxon", ours=["T++", "C++"],
+        against={"T++": "T", "C++": "C"},
+    )  # fmt: skip
+    make_runs(made, lambda cell: {"dice": np.arange(8.0) + 10 * (cell.method in ("T++", "C"))})
+    verdicts = judge(made, collect(made))
+    assert [(v.method, v.against) for v in verdicts] == [("T++", "T"), ("C++", "C")]
+    alike = stats.mannwhitneyu(np.arange(8.0) + 10, np.arange(8.0), method="exact").pvalue
+    assert [v.p for v in verdicts] == pytest.approx([alike, alike])
+    text = write(made, collect(made), tmp_path / "tables")
+    assert "T++ against T " in text
+    assert "C++ against C " in text
 
 
 def test_no_test_asked_for_is_no_verdict(tmp_path: Path) -> None:
