@@ -431,13 +431,27 @@ class FolderField(QWidget):
         """Show a path."""
         self.path.set_value(value)
 
+    def choose(self) -> str:
+        """Ask for a path; "" if none is chosen."""
+        return QFileDialog.getExistingDirectory(self, "Folder of images and masks", self.value())
+
     def _browse(self) -> None:
-        chosen = QFileDialog.getExistingDirectory(self, "Folder of images and masks", self.value())
-        if chosen:
+        if chosen := self.choose():
             self.path.setText(chosen)
 
     def _notice(self) -> None:
         self.edited.emit()
+
+
+class WeightsField(FolderField):
+    """A file of weights: typed, dropped or chosen with a button."""
+
+    def choose(self) -> str:
+        """Ask for a file; "" if none is chosen."""
+        chosen, _ = QFileDialog.getOpenFileName(
+            self, "Weights to start from", self.value(), "PyTorch (*.pth *.pt);;All files (*)"
+        )
+        return chosen
 
 
 class RowField(QWidget):

@@ -22,6 +22,7 @@ from napari_smm.qt.fields import (
     FolderField,
     OptionalField,
     SuggestField,
+    WeightsField,
     field_for,
     in_a_row,
     range_words,
@@ -45,6 +46,7 @@ def layouts() -> dict[str, str]:
 
 SPECIAL: Mapping[str, Callable[[], Field]] = {
     "data.root": lambda: FolderField("a folder, or demo"),
+    "model.weights": lambda: OptionalField(WeightsField("resnet50-….pth")),
     "data.layout": lambda: SuggestField(layouts),
     "training.device": lambda: SuggestField(lambda: DEVICES),
 }

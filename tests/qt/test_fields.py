@@ -29,6 +29,7 @@ from napari_smm.qt.fields import (
     SwitchField,
     TableField,
     TextField,
+    WeightsField,
     field_for,
     inline_table,
     limits_of,
@@ -349,6 +350,20 @@ def test_a_folder_can_be_browsed_for_or_dropped(
         )
     )  # fmt: skip
     assert field.value() == str(tmp_path / "eyes")
+
+
+def test_a_file_of_weights_can_be_browsed_for(
+    qtbot: QtBot, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    field = WeightsField("resnet50-….pth")
+    qtbot.addWidget(field)
+    edits = counted(field)
+    answers = iter([(str(tmp_path / "r.pth"), "PyTorch (*.pth *.pt)"), ("", "")])
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *asked: next(answers))
+    field.browse.click()
+    assert (field.value(), len(edits)) == (str(tmp_path / "r.pth"), 1)
+    field.browse.click()  # cancelled
+    assert (field.value(), len(edits)) == (str(tmp_path / "r.pth"), 1)
 
 
 # Tables, tuples, options
