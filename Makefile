@@ -56,7 +56,8 @@ demo: $(STAMP)
 	$(BIN)/python -m engine.train --preset demo --out demo/smm_v2
 	$(BIN)/python -m engine.train --preset demo --modulation.name none --out demo/plain
 	$(BIN)/python -m engine.evaluate demo/plain demo/smm_v2
-	@echo "figures: demo/smm_v2/report/{curves,panels,masks}.png, demo/plain/report/"
+	$(BIN)/python -m engine.report demo/plain demo/smm_v2
+	@echo "figures: demo/smm_v2/report/{curves,panels,masks,reliability,thresholds}.png, demo/plain/report/"
 
 # Without Qt in the environment variable, qtpy would take PyQt5, which napari is about to leave.
 gui: $(STAMP)

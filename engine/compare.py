@@ -23,7 +23,7 @@ already is kept; then all test images are scored, and tables and figures are mad
   --quiet                 no progress
 
 Examples:
-  python -m engine.compare smm-table2 --root CHASE_DB1=~/chasedb1 --dry-run
+  python -m engine.compare smm-table2 --root DRIVE=~/drive --dry-run
   python -m engine.compare dsc-table4 --root DRIVE=~/drive --only DRIVE
   python -m engine.compare mine.toml --training.epochs=2 --out try
   python -m engine.compare comparisons/mine --workers 4
