@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from engine.losses.masked import masked, size, total
+from engine.losses.masked import alike, size, total
 
 
 def signed_distance(
@@ -51,4 +51,5 @@ def boundary(p: Tensor, phi: Tensor, *, valid: Tensor | None = None) -> Tensor:
         above 0, for the truth itself; 0 where no pixel is valid.
     """
     number = size(p, valid)
-    return total(masked(p, valid) * masked(phi, valid)) / number
+    p, phi = alike(p, phi, valid)
+    return total(p * phi) / number

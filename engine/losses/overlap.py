@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from engine.losses.masked import masked, power, total
+from engine.losses.masked import alike, power, total
 
 
 def dice(p: Tensor, y: Tensor, *, smooth: float = 1e-5, valid: Tensor | None = None) -> Tensor:
@@ -20,7 +20,7 @@ def dice(p: Tensor, y: Tensor, *, smooth: float = 1e-5, valid: Tensor | None = N
     Returns:
         Loss in [0, 1] of each image and class, float32 (float64 if p is), (B, C).
     """
-    p, y = masked(p, valid), masked(y, valid)
+    p, y = alike(p, y, valid)
     twice_tp = 2 * total(p * y)
     # FP + FN + 2TP, in the form that is exactly 2TP when p = y.
     size = total(p) + total(y)
@@ -99,7 +99,7 @@ def focal_tversky(
 
 def counts(p: Tensor, y: Tensor, gamma: float, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """TP, FPγ and FNγ of each image and class, (B, C) each; arguments as of :func:`dsc_plus_plus`."""
-    p, y = masked(p, valid), masked(y, valid)
+    p, y = alike(p, y, valid)
     return total(p * y), total(power(p * (1 - y), gamma)), total(power((1 - p) * y, gamma))
 
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from engine.losses.masked import masked, size, total
+from engine.losses.masked import alike, size, total
 
 
 def elevated_sensitivity(p: Tensor, y: Tensor, *, valid: Tensor | None = None) -> Tensor:
@@ -21,5 +21,5 @@ def elevated_sensitivity(p: Tensor, y: Tensor, *, valid: Tensor | None = None) -
         0 where no pixel is valid.
     """
     number = size(p, valid)
-    p, y = masked(p, valid), masked(y, valid)
+    p, y = alike(p, y, valid)
     return -total(y * p) / (number + total(y * (1 - p)))

@@ -10,7 +10,7 @@ from skimage.morphology import skeletonize
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from engine.losses.masked import alike, masked, total
+from engine.losses.masked import alike, total
 
 Mask = NDArray[np.bool_]
 
@@ -52,7 +52,7 @@ def skeleton_recall(p: Tensor, tube: Tensor, *, valid: Tensor | None = None) -> 
         Minus the soft recall on the tube, in [-1, 0], of each image and class, float32 (float64 if
         p is), (B, C). Where the tube is empty, value and gradient are 0.
     """
-    p, tube = masked(p, valid), masked(tube, valid)
+    p, tube = alike(p, tube, valid)
     return -total(p * tube) / total(tube).clamp(min=1)
 
 

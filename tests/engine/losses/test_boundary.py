@@ -84,6 +84,13 @@ def test_half_precision_is_summed_in_float32(dtype: torch.dtype) -> None:
     assert loss.item() == pytest.approx(300)
 
 
+def test_distances_as_they_are_measured_do_not_widen_the_loss() -> None:
+    phi = torch.from_numpy(signed_distance(np.eye(6, dtype=bool)))[None, None]
+    loss = boundary(torch.full((1, 1, 6, 6), 0.25), phi)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(0.25 * phi.mean().item())
+
+
 @settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 10**6), classes=st.permutations([0, 1, 2]), cut=st.integers(1, 5))
 def test_crop_permutation_and_depth(seed: int, classes: list[int], cut: int) -> None:

@@ -113,6 +113,15 @@ def test_it_is_its_formula(shape: tuple[int, ...], name: str) -> None:
 
 
 @every_loss
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int64, torch.float16, torch.float64])
+def test_the_truth_s_type_does_not_matter(kind: torch.dtype, loss: Region) -> None:
+    p, y, valid = sample((2, 2, 5, 5))
+    value = loss(p, y.to(kind), valid=valid)
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value, loss(p, y, valid=valid), rtol=0, atol=0)
+
+
+@every_loss
 @pytest.mark.parametrize("shape", [(2, 2, 3, 3), (1, 2, 2, 2, 3)])
 def test_gradient(shape: tuple[int, ...], loss: Region) -> None:
     p, y, valid = sample(shape)
