@@ -20,7 +20,7 @@ def signed_distance(
     distance to the nearest element outside. So the mask's outermost elements have φ = 0.
 
     Args:
-        mask: bool (H, W) or (D, H, W), one class of one image, invalid pixels False.
+        mask: bool or {0, 1}, (H, W) or (D, H, W), one class of one image, invalid pixels False.
         spacing: distance between neighbours on each axis; None is 1 on all. The 1 that is
             subtracted inside is one unit of it, as in the published code: give it relative
             to the finest axis, such as (5, 1, 1), and not in mm, or the outermost elements of a
@@ -30,6 +30,7 @@ def signed_distance(
         float64 of the mask's shape, in units of the spacing. 0 everywhere if the mask is empty or
         full: it has no boundary, so the boundary loss says nothing about it.
     """
+    mask = np.asarray(mask, bool)  # of uint8, ~ would make no mask but 254 and 255
     if not mask.any() or mask.all():
         return np.zeros(mask.shape)
     outside = distance_transform_edt(~mask, sampling=spacing)

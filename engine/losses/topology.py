@@ -27,11 +27,12 @@ def tubed_skeleton(mask: Mask) -> Mask:
     leaves nothing at all, the mask is its own skeleton.
 
     Args:
-        mask: bool (H, W) or (D, H, W), one class of one image, invalid pixels False.
+        mask: bool or {0, 1}, (H, W) or (D, H, W), one class of one image, invalid pixels False.
 
     Returns:
         bool, of the mask's shape; a part of the mask, empty only if the mask is.
     """
+    mask = np.asarray(mask, bool)
     skeleton = skeletonize(mask)  # type: ignore[no-untyped-call]
     if not skeleton.any():
         return mask.copy()

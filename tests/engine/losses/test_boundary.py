@@ -49,6 +49,12 @@ def test_a_mask_without_a_boundary_has_no_distance(space: tuple[int, ...], fill:
     assert (distance == 0).all()
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.int64, np.float32])
+def test_a_mask_of_zeros_and_ones_has_the_distances_of_the_bool_one(kind: type) -> None:
+    mask = np.random.default_rng(3).random((9, 7)) < 0.5
+    np.testing.assert_array_equal(signed_distance(mask.astype(kind)), signed_distance(mask))
+
+
 def test_boundary_by_hand() -> None:
     phi = torch.tensor([[[[2.0, 1.0], [0.0, -1.0]]]])
     p = torch.tensor([[[[0.1, 0.2], [0.9, 0.8]]]])

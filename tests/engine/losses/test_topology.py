@@ -46,6 +46,14 @@ def test_a_tube_is_what_is_near_the_skeleton(space: tuple[int, ...], seed: int) 
     np.testing.assert_array_equal(tubed_skeleton(mask), near & mask)
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.int64, np.float32])
+def test_a_mask_of_zeros_and_ones_has_the_tube_of_the_bool_one(kind: type) -> None:
+    mask = blobs((40, 33), 0)
+    tube = tubed_skeleton(mask.astype(kind))
+    assert tube.dtype == bool
+    np.testing.assert_array_equal(tube, tubed_skeleton(mask))
+
+
 @pytest.mark.parametrize(("space", "size"), [((9, 9), 13), ((9, 9, 9), 25)])
 def test_a_point_gives_the_diamond_inside_the_mask(space: tuple[int, ...], size: int) -> None:
     mask = np.zeros(space, bool)
