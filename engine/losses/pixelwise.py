@@ -12,7 +12,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, valid: Tensor | None = None
 
     Args:
         logits: (B, C + 1, *S), background first, or (B, 1, *S): one class against background.
-        labels: int64 in 0…C, (B, *S); any value where not valid.
+        labels: integers in 0…C, (B, *S); any value where not valid.
         valid: bool (B, 1, *S); the mean is over True, all images of the batch together.
 
     Returns:
@@ -23,7 +23,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, valid: Tensor | None = None
     if valid is not None:
         labels = torch.where(valid.squeeze(1), labels, 0)
     # Reduced by hand: torch's own reduction has no deterministic version on a GPU.
-    loss = F.cross_entropy(masked(logits, valid), labels, reduction="none")
+    loss = F.cross_entropy(masked(logits, valid), labels.long(), reduction="none")
     return mean(masked(loss.unsqueeze(1), valid), valid)
 
 

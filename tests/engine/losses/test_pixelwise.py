@@ -242,3 +242,11 @@ def test_focal_skips_what_is_not_valid() -> None:
 def test_focal_refuses_other_channels() -> None:
     with pytest.raises(ValueError, match="2 masks need as many logits or one more, but there are 4"):
         focal(torch.zeros(1, 4, 3, 3), torch.zeros(1, 2, 3, 3))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.bool])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_labels_may_be_of_any_integer_type(dtype: torch.dtype, channels: int) -> None:
+    logits = torch.randn((2, channels, 4, 5), generator=torch.Generator().manual_seed(3))
+    labels = torch.randint(0, 2, (2, 4, 5), generator=torch.Generator().manual_seed(4))
+    assert cross_entropy(logits, labels.to(dtype)) == cross_entropy(logits, labels)
