@@ -14,6 +14,8 @@ from engine.disk import is_disk_full
 from engine.errors import InputError
 
 FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+IN_THE_WAY = frozenset({errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG})
+"""A file where a folder should be, or a folder where a file should, or a name that the disk does not take."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -53,6 +55,13 @@ def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
             print(
                 f"error: {error.filename or 'a file'} cannot be read or written ({error.strerror}): "
                 "change its permissions, or give another path.",
+                file=sys.stderr,
+            )
+            sys.exit(2)
+        if error.errno in IN_THE_WAY:
+            print(
+                f"error: {error.filename or 'a file'} cannot be used as a path here ({error.strerror}): "
+                "give another.",
                 file=sys.stderr,
             )
             sys.exit(2)

@@ -7,6 +7,7 @@ Several runs are printed as one table, a row a run.
 """
 
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from engine.tables import METRICS, TIME
 from engine.timing import PASSES, Timing, inference_time
 from engine.trained import Trained
 
+COLUMNS = 100
+"""Of a terminal."""
 PANELS = 4
 """Test images in the figure: the two worst, the median and the best."""
 TABLES: Mapping[str, tuple[str, ...]] = {
@@ -54,17 +57,33 @@ def main(arguments: Sequence[str]) -> int:
         raise InputError(f"--threshold {options.threshold} is no probability: 0 to 1 would work.")
     done = [evaluate(root, options) for root in options.runs]
     rules = " / ".join(sorted({trained.rule(options.threshold) for trained, _, _ in done}))
-    print(f"\n{options.split} split, {options.size} size, decision {rules}; mean ± half of the 95 % interval")
-    print("over images (lesion recall: of all lesions together, Wilson's interval)")
+    head = (
+        f"{options.split} split, {options.size} size, decision {rules}; mean ± half of the 95 % interval "
+        "over images (lesion recall: of all lesions together, Wilson's interval)"
+    )
+    print(f"\n{textwrap.fill(head, COLUMNS, break_on_hyphens=False)}")
+    called = names(options.runs)
     for title, columns in TABLES.items():
-        print(f"\n{title}\n{table(done, columns, timed=title == list(TABLES)[-1])}")
+        print(f"\n{title}\n{table(done, called, columns, timed=title == list(TABLES)[-1])}")
     print()
     for line in dict.fromkeys(timing.words() for _, _, timing in done):
         print(f"{TIME.title}: {line}")
-    for trained, summary, _ in done:
+    for name, (_, summary, _) in zip(called, done, strict=True):
         if skipped := summary.undefined():
-            print(f"{trained.root.name}: not defined, and left out: {skipped}")
+            print(f"{name}: not defined, and left out: {skipped}")
     return 0
+
+
+def names(roots: Sequence[Path]) -> list[str]:
+    """What run directories are called: the last part of their paths, and as much before it as tells them
+    apart, such as `Dice/seed-0` and `CE/seed-0` of a comparison."""
+    paths = [root.absolute() for root in roots]
+    distinct, depth = len(set(paths)), 1
+    while depth < max(len(path.parts) for path in paths):
+        if len({path.parts[-depth:] for path in paths}) == distinct:
+            break
+        depth += 1
+    return ["/".join(path.parts[-depth:]) for path in paths]
 
 
 def evaluate(root: Path, options: Any) -> tuple[Trained, Summary, Timing]:
@@ -111,13 +130,19 @@ def timed(trained: Trained, dataset: Dataset, scored: Sequence[Scored], split: s
     return inference_time(trained, (sample.image for sample in dataset.some(chosen)), len(chosen))
 
 
-def table(done: Sequence[tuple[Trained, Summary, Timing]], columns: Sequence[str], *, timed: bool) -> str:
+def table(
+    done: Sequence[tuple[Trained, Summary, Timing]],
+    called: Sequence[str],
+    columns: Sequence[str],
+    *,
+    timed: bool,
+) -> str:
     """A row a run for the mean, and below it one for each class where there are several."""
     rows = []
-    for trained, summary, timing in done:
+    for run_name, (trained, summary, timing) in zip(called, done, strict=True):
         for label in ("mean", *(trained.classes if len(trained.classes) > 1 else ())):
             entries, whole = summary.scores[label], label == "mean"
-            name = trained.root.name if whole else f"  {label}"
+            name = run_name if whole else f"  {label}"
             row = [name, str(entries["dice"].count + entries["dice"].skipped)]
             row += [tables.cell(column, entries[column]) for column in columns]
             rows.append(row + [f"{timing.median_ms:.3g}" if whole else ""] * timed)

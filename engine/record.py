@@ -341,7 +341,11 @@ class RunReader:
         return info
 
     def poll(self) -> list[dict[str, Any]]:
-        """Events since the last call. A half-written last line is left for the next one."""
+        """Events since the last call. A half-written last line is left for the next one.
+
+        Raises:
+            InputError: a line is no event.
+        """
         try:
             with (self.root / "events.jsonl").open("rb") as file:
                 if file.seek(0, os.SEEK_END) < self.offset:
@@ -352,8 +356,21 @@ class RunReader:
         except FileNotFoundError:
             return []
         whole = whole[: whole.rfind(b"\n") + 1]
+        events = [self._event(line) for line in whole.splitlines()]
         self.offset += len(whole)
-        return [json.loads(line) for line in whole.splitlines()]
+        return events
+
+    def _event(self, line: bytes) -> dict[str, Any]:
+        try:
+            event: dict[str, Any] = json.loads(line)
+            event["event"]
+        except (ValueError, TypeError, KeyError):
+            start = line[:40].decode("utf-8", "replace")
+            raise InputError(
+                f"{self.root / 'events.jsonl'} cannot be read, as the line {start!r} is no event: take the "
+                "line out, or move the run away."
+            ) from None
+        return event
 
     def events(self) -> list[dict[str, Any]]:
         """All events from the first."""

@@ -49,6 +49,10 @@ def main(arguments: Sequence[str]) -> int:
         )
     for root in options.runs:  # all of them, before the first is scored
         RunReader(root).info()
+    if options.device != "auto" and not options.no_evaluate:
+        from engine.device import find_device
+
+        find_device(options.device)
     wanted = True if options.evaluate else False if options.no_evaluate else None
     for root in options.runs:
         out = options.out or root / "report" / "report.html"
@@ -140,7 +144,7 @@ def score(findings: Findings, wanted: bool | None, device: str) -> str:
     try:
         evaluate.main([str(root), "--device", device, "--no-figures"])
     except InputError as error:
-        return f"The test images could not be scored: {_sentence(error)}"
+        return f"The test images could not be scored: {error}"
     return ""
 
 
@@ -154,7 +158,7 @@ def pictured(findings: Findings, scores: Evaluation, device: str, *, allowed: bo
     try:
         panels = predict(findings, scores, [case.name for case in chosen], device)
     except InputError as error:
-        lack = f"The worst and best images could not be predicted again: {_sentence(error)}"
+        lack = f"The worst and best images could not be predicted again: {error}"
         return joined(note(lack), cases.saved(findings.root)), lack
     other = [
         panel.name

@@ -75,7 +75,8 @@ def predict(trained: Trained, sample: Sample, native: bool, threshold: float | N
     if np.isnan(p).any():
         raise InputError(
             f"the network of {trained.root} ({trained.file}, epoch {trained.epoch}) gives NaN for "
-            f"{sample.name}, so its training had diverged: --checkpoint with an earlier one would work."
+            f"{sample.name}, so its training had diverged: train with a smaller optimizer.lr, or score "
+            "an earlier --checkpoint."
         )
     labels, valid = framed(sample, None if native else trained.config.data.size)
     truth = (labels == np.arange(1, len(trained.classes) + 1)[:, None, None]) & valid

@@ -63,6 +63,9 @@ class Trained:
         elif weights is None and not file.exists():
             # A val split on which no class is ever defined has no best epoch.
             file = file.with_name("last")
+        there = [name for name in ("best", "last") if (root / "checkpoints" / name).is_file()]
+        if weights is not None and there and not file.is_file():
+            raise InputError(f"the run {root} has no checkpoint {weights}: {' or '.join(there)} would work.")
         classes = tuple(info["dataset"]["classes"])
         here = find_device(device)
         state = checkpoint.load(file)

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import settings
 
 # The same examples in every run of CI, so that it says the same of the same code; new ones at every desk.
-settings.register_profile("ci", derandomize=True)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+# Without a deadline for an example: on a busy machine any of them may take long.
+settings.register_profile("ci", derandomize=True, deadline=None)
+settings.register_profile("desk", deadline=None)
+settings.load_profile("ci" if os.environ.get("CI") else "desk")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -203,9 +203,16 @@ def amended(
     """The file's content with the folders and settings that were given beside it, and folders absolute.
 
     Raises:
-        InputError: the file's own content cannot be used, or a folder is for no data set of it.
+        InputError: the file's own content cannot be used, a folder is for no data set of it, or a flag is a
+            key of the file.
     """
     settings.check(document, source)
+    for key in flags:
+        if key in File.model_fields and key not in RunConfig.model_fields:
+            raise InputError(
+                f"--{key} cannot be given as a flag: it is no setting of a run but a key of the comparison; "
+                f"write it in {source}."
+            )
     data = {name: {**values} for name, values in document["data"].items()}
     given = dict(_named_root(text, data) for text in roots)
     for name, values in data.items():
@@ -232,7 +239,8 @@ def _named_root(text: str, data: Mapping[str, Any]) -> tuple[str, str]:
     name, equals, folder = text.partition("=")
     if equals and name in data:
         return name, folder
-    if len(data) == 1:
+    # A folder may have = in its name.
+    if len(data) == 1 and (not equals or Path(text).expanduser().is_dir()):
         return next(iter(data)), text
     if equals:
         raise unknown("data set", name, data, of=" in --root")

@@ -125,10 +125,14 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows: list[dict[str, Any]] = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except OSError as error:
+        raise broken(path, error.strerror) from None
+    except (UnicodeDecodeError, csv.Error) as error:
         raise broken(path, error) from None
     if not rows or not {"image", "class"} <= set(rows[0]):
         raise broken(path, "no columns image and class, or no rows")
+    if any(None in row or None in row.values() for row in rows):
+        raise broken(path, "a row is cut off")
     return rows
 
 

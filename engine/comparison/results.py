@@ -19,7 +19,7 @@ from engine.tables import POOLED
 
 REASONS = {
     "absent": "no run", "unfinished": "not finished", "running": "still running",
-    "finished": "not scored in this way",
+    "finished": "not scored",
 }  # fmt: skip
 """State of a run without scores → why it is missing."""
 
@@ -128,11 +128,18 @@ def collect(comparison: Comparison) -> Results:
         cell = cells[(*place, seed)]
         report = scores(cell.folder, scoring)
         if report is None:
-            missing.append((cell, REASONS[state(cell.folder)]))
+            missing.append((cell, _reason(cell)))
             continue
         run = read(cell, report)
         runs[place].append(alike(run, first.setdefault(cell.data, run)))
     return Results(tuple(Group(*place, tuple(runs[place])) for place in places), tuple(missing))
+
+
+def _reason(cell: Cell) -> str:
+    """Why a cell has no scores."""
+    now = state(cell.folder)
+    other = now == "finished" and (cell.folder / "report" / "test.json").is_file()
+    return "scored in another way" if other else REASONS[now]
 
 
 def over_thresholds(group: Group) -> tuple[Floats, dict[str, Floats]]:

@@ -4,11 +4,12 @@ import textwrap
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 BULLET = "•"
 """What stands before the best in plain text, which has no bold."""
-NARROW = 80
-"""Columns that notes below a table have at least."""
+NARROW, WIDE = 80, 100
+"""Columns that notes below a table have at least, and that a terminal is taken to have."""
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
     "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "|": "$|$",
@@ -68,29 +69,48 @@ class Sheet:
 
 
 def text(sheet: Sheet) -> str:
-    """In plain text, for a terminal: columns aligned by the width that characters have there."""
+    """In plain text, for a terminal: columns aligned by the width that characters have there.
+
+    What is wider than a terminal stands in parts below each other, each with the names, as a line that is
+    broken by the terminal cannot be read.
+    """
     head, blocks = _plain_cells(sheet)
     rows = [row for block in blocks for row in block]
     widths = [max(map(width, column)) for column in zip(head, *rows, strict=True)]
 
-    def aligned(row: Sequence[str]) -> str:
+    def aligned(row: Sequence[str], part: Sequence[int]) -> str:
         cells = []
-        for place, (cell, wide) in enumerate(zip(row, widths, strict=True)):
-            space = " " * (wide - width(cell))
-            cells.append(cell + space if place < sheet.names else space + cell)
+        for place in part:
+            space = " " * (widths[place] - width(row[place]))
+            cells.append(row[place] + space if place < sheet.names else space + row[place])
         return "  ".join(cells).rstrip()
 
-    rule = "  ".join("─" * wide for wide in widths)
-    made = [one_line(sheet.title), "", aligned(head), rule]
-    for number, ((title, _), block) in enumerate(zip(sheet.blocks, blocks, strict=True)):
-        made += [""] if number else []
-        made += [one_line(title), *map(aligned, block)]
-    room = max(width(rule), NARROW)
+    made, room = [one_line(sheet.title)], NARROW
+    for part in _parts(widths, sheet.names):
+        rule = "  ".join("─" * widths[place] for place in part)
+        room = max(room, len(rule))
+        made += ["", aligned(head, part), rule]
+        for number, ((title, _), block) in enumerate(zip(sheet.blocks, blocks, strict=True)):
+            made += [""] if number else []
+            made += [one_line(title), *(aligned(row, part) for row in block)]
+        made.append(rule)
     notes = [
         textwrap.fill(one_line(note), room, subsequent_indent="  ", break_on_hyphens=False)
-        for note in (f"{BULLET} {sheet.best}.", *sheet.notes)
+        for note in (*_explained(sheet, BULLET), *sheet.notes)
     ]
-    return "\n".join([*made, rule, *notes]) + "\n"
+    return "\n".join([*made, *notes]) + "\n"
+
+
+def _parts(widths: Sequence[int], names: int) -> list[list[int]]:
+    """Places of the columns of each part of a table: as few parts as a terminal is wide enough for."""
+    numbers = range(names, len(widths))
+    parts = [list(range(len(widths)))]
+    for count in range(1, len(numbers) + 1):
+        ends = [len(numbers) * number // count for number in range(count + 1)]
+        parts = [[*range(names), *numbers[start:end]] for start, end in pairwise(ends)]
+        if all(sum(widths[place] + 2 for place in part) - 2 <= WIDE for part in parts):
+            break
+    return parts
 
 
 def _plain_cells(sheet: Sheet) -> tuple[list[str], list[list[list[str]]]]:
@@ -131,7 +151,7 @@ def markdown(sheet: Sheet) -> str:
     for title, lines in sheet.blocks:
         made.append(row([f"**{escaped_markdown(title)}**", *[""] * (len(sheet.head) - 1)]))
         made += [row([said(field, line.quoted) for field in line.fields]) for line in lines]
-    notes = [f"- {escaped_markdown(note)}" for note in (f"In bold: {sheet.best}.", *sheet.notes)]
+    notes = [f"- {escaped_markdown(note)}" for note in (*_explained(sheet, "In bold:"), *sheet.notes)]
     return "\n".join([*made, "", *notes]) + "\n"
 
 
@@ -157,9 +177,15 @@ def latex(sheet: Sheet) -> str:
             indent = r"\quad " if line.quoted else ""
             made.append(indent + _latex_row([said(field, line.quoted) for field in line.fields]))
     made += [r"\bottomrule", r"\end{tabular}", "", r"\medskip", r"\begin{minipage}{\linewidth}\footnotesize"]
-    notes = (f"In bold: {sheet.best}.", *sheet.notes)
+    notes = (*_explained(sheet, "In bold:"), *sheet.notes)
     made += [escaped_latex(note) + r"\par" for note in notes]
     return "\n".join([*made, r"\end{minipage}", r"\end{table}"]) + "\n"
+
+
+def _explained(sheet: Sheet, sign: str) -> list[str]:
+    """What the sign of the best means, where there is a best."""
+    marked = any(field.best for _, lines in sheet.blocks for line in lines for field in line.fields)
+    return [f"{sign} {sheet.best}."] if marked else []
 
 
 def _latex_row(cells: Sequence[str]) -> str:

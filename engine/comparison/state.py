@@ -84,7 +84,8 @@ def scores(run: Path, scoring: Scoring) -> dict[str, Any] | None:
     """report/test.json of a finished run; None if it is missing, broken, older than the weights, or of
     another size, checkpoint or decision than asked for, or lacks what tables and figures are made of."""
     path = run / "report" / "test.json"
-    if state(run) != "finished" or not path.is_file():
+    beside = (path, path.with_name("test.csv"), path.with_name("test-thresholds.csv"))
+    if state(run) != "finished" or not all(file.is_file() for file in beside):
         return None
     info = RunReader(run).info()
     best = (run / "checkpoints" / "best").is_file() and info["splits"]["val"]
@@ -92,16 +93,16 @@ def scores(run: Path, scoring: Scoring) -> dict[str, Any] | None:
     weights = run / "checkpoints" / checkpoint
     if not weights.is_file() or path.stat().st_mtime < weights.stat().st_mtime:
         return None
+    asked = {"size": scoring.size, "checkpoint": checkpoint}
+    rule = "argmax" if info["head"] == "softmax" else "p ≥ 0.5"
     try:
         report: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except ValueError:
-        return None
-    asked = {"size": scoring.size, "checkpoint": checkpoint}
-    if not set(report) >= PARTS or any(report[key] != value for key, value in asked.items()):
-        return None
-    rule = "argmax" if info["head"] == "softmax" else "p ≥ 0.5"
-    known = {*report["scores"]["mean"], "inference_ms"}
-    return report if report["decision"].startswith(rule) and set(scoring.metrics) <= known else None
+        known = {*report["scores"]["mean"], "inference_ms"}
+        whole = set(report) >= PARTS and set(scoring.metrics) <= known
+        right = all(report[key] == value for key, value in asked.items())
+        return report if whole and right and report["decision"].startswith(rule) else None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None  # no JSON, or not that of a report
 
 
 def mean_dice(report: dict[str, Any]) -> float | None:

@@ -174,7 +174,8 @@ def printed(
     for data, block in rows.items():
         count = max((len(row.group.images) for row in block), default=0)
         lines = [line for row in block for line in _lines(comparison, row)]
-        blocks.append((f"{data}, {count} test image{'s' * (count != 1)}", tuple(lines)))
+        images = f"{count} test image{'s' * (count != 1)}" if count else "nothing scored yet"
+        blocks.append((f"{data}, {images}", tuple(lines)))
     notes = remarks(comparison, results, verdicts)
     return Sheet(comparison.title, *_head(comparison, comparison.metrics), tuple(blocks), BEST, tuple(notes))
 
@@ -260,9 +261,14 @@ def _unit(comparison: Comparison, metric: str) -> tuple[int, int]:
 def _number(value: float, half: float, unit: int, digits: int, spread: str) -> str:
     if math.isnan(value):
         return NOTHING
-    text = f"{unit * value:.{digits}f}"
+    text = _fixed(unit * value, digits)
     if math.isnan(half):
         return text
     if spread == "std":
-        return f"{text} ± {unit * half:.{digits}f}"
-    return f"{text} ({unit * (value - half):.{digits}f}–{unit * (value + half):.{digits}f})"
+        return f"{text} ± {_fixed(unit * half, digits)}"
+    return f"{text} ({_fixed(unit * (value - half), digits)}–{_fixed(unit * (value + half), digits)})"
+
+
+def _fixed(number: float, digits: int) -> str:
+    """With a minus that no dash of an interval is mistaken for; zero has none."""
+    return f"{number:z.{digits}f}".replace("-", "−")

@@ -94,5 +94,5 @@ def check(part: LossPart, head: Head, classes: int) -> None:
             raise InputError(
                 f"loss {name!r} needs classes that exclude each other, but with a sigmoid head the "
                 f"{classes} classes may overlap: use 'dice_bce' or 'binary_cross_entropy', or a softmax "
-                "head (training.head exclusive)."
+                "head (training.head exclusive, which smm_v2 does not take)."
             )

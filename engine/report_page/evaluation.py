@@ -97,7 +97,8 @@ def read_evaluation(root: Path, split: str) -> Evaluation | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise InputError(
-            f"the scores in {folder}, {split}.json and .csv, cannot be read ({reason})."
+            f"the scores in {folder}, {split}.json and .csv, cannot be read ({reason}): scoring the images "
+            "anew writes others."
         ) from None
 
 

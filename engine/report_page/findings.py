@@ -86,12 +86,9 @@ def read_findings(root: Path) -> Findings:
     """
     reader = RunReader(root)
     info = reader.info()
-    try:
-        status = reader.status()
-        events = reader.events()
-        epochs = reader.epochs()
-    except ValueError as error:
-        raise InputError(f"{root / 'events.jsonl'} cannot be read ({error}).") from None
+    status = reader.status()
+    events = reader.events()
+    epochs = reader.epochs()
     history = None
     if epochs:
         history = History.of(epochs, [str(name) for name in info["dataset"]["classes"]], queue_of(reader))

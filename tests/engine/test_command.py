@@ -37,9 +37,19 @@ def test_ctrl_c_and_sigterm_end_a_command_after_it_has_cleaned_up(number: signal
     assert (process.returncode, said, complaint) == (130, "cleaned up\n", "interrupted\n")
 
 
-def test_a_forbidden_path_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("number", "reason", "said"),
+    [
+        (errno.EROFS, "Read-only file system",
+         "cannot be read or written (Read-only file system): change its permissions, or give another path."),
+        (errno.ENOTDIR, "Not a directory", "cannot be used as a path here (Not a directory): give another."),
+    ],
+)  # fmt: skip
+def test_a_path_that_cannot_be_used_is_one_sentence(
+    number: int, reason: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     def main(arguments: Sequence[str]) -> int:
-        raise OSError(errno.EROFS, "Read-only file system", "/mnt/cd/report")
+        raise OSError(number, reason, "/mnt/cd/report")
 
     before = signal.getsignal(signal.SIGTERM)
     try:
@@ -47,7 +57,4 @@ def test_a_forbidden_path_is_one_sentence(capsys: pytest.CaptureFixture[str]) ->
             run(main)
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert capsys.readouterr().err == (
-        "error: /mnt/cd/report cannot be read or written (Read-only file system): "
-        "change its permissions, or give another path.\n"
-    )
+    assert capsys.readouterr().err == f"error: /mnt/cd/report {said}\n"

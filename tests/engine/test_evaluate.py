@@ -119,6 +119,22 @@ def test_several_runs_share_tables_that_fit_a_terminal_and_have_figures(
     }  # fmt: skip
 
 
+def test_runs_are_called_by_as_much_of_their_paths_as_tells_them_apart() -> None:
+    def called(*paths: str) -> list[str]:
+        return evaluate.names([Path(path) for path in paths])
+
+    assert called("runs/a") == ["a"]
+    assert called("runs/a", "more/b") == ["a", "b"]
+    assert called("x/Dice/seed-0", "x/CE/seed-0", "x/CE/seed-1") == ["Dice/seed-0", "CE/seed-0", "CE/seed-1"]
+    assert called("x/a", "x/a") == ["a", "a"]
+
+
+def test_a_checkpoint_that_is_not_there_is_refused_with_those_that_are(trained_run: Path) -> None:
+    for given in ("first", str(trained_run / "nowhere")):
+        with pytest.raises(InputError, match=r"has no checkpoint .*: best or last would work"):
+            evaluate.main([str(trained_run), "--checkpoint", given])
+
+
 def test_classes_have_rows_and_the_rule_is_said(
     organs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

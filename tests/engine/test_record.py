@@ -88,6 +88,15 @@ def test_a_half_written_line_waits_until_it_is_whole(writer: RunWriter) -> None:
     assert reader.poll() == [{"event": "epoch", "epoch": 1}]
 
 
+@pytest.mark.parametrize("line", [b"garbage", b"5", b"{}", b"\xff\x00", b'["event"]'])
+def test_a_line_that_is_no_event_is_refused_by_name(writer: RunWriter, line: bytes) -> None:
+    writer.event("started")
+    with (writer.root / "events.jsonl").open("ab") as file:
+        file.write(line + b"\n")
+    with pytest.raises(InputError, match=r"events\.jsonl cannot be read.* is no event"):
+        RunReader(writer.root).status()
+
+
 def test_reopening_cuts_a_half_written_line(run: Path) -> None:
     writer = RunWriter.create(run, Progress())
     begin(writer)

@@ -530,6 +530,8 @@ def test_what_is_no_run_is_refused_in_a_sentence(run: Path, tmp_path: Path) -> N
         report.main([str(run), str(run), "--out", str(tmp_path / "a.html")])
     with pytest.raises(InputError, match="is a folder"):
         report.main([str(run), "--out", str(tmp_path)])
+    with pytest.raises(InputError, match="'gpu' is no device"):
+        report.main([str(run), "--device", "gpu"])
     with pytest.raises(InputError, match="not allowed with"):
         report.main([str(run), "--evaluate", "--no-evaluate"])
     with (run / "events.jsonl").open("ab") as file:

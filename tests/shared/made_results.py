@@ -60,6 +60,7 @@ def make_run(
         for place, label in enumerate([*classes, "background"])
     ]
     (root / "report" / "test.csv").write_text(to_csv(rows), "utf-8")
+    (root / "report" / "test-thresholds.csv").touch()
     report = {
         "size": size, "checkpoint": "last", "decision": "p ≥ 0.5", "scores": {"mean": dict.fromkeys(METRICS)},
         "lesions": {}, "reliability": {name: bins() for name in classes},

@@ -210,6 +210,15 @@ def test_one_data_set_needs_no_name_for_its_folder(tmp_path: Path) -> None:
     odd = tmp_path / "x=y"
     odd.mkdir()
     assert loaded(tmp_path, single, roots=[str(odd)]).cells[0].config.data.root == str(odd.resolve())
+    with pytest.raises(InputError, match="unknown data set 'B' in --root: known are A"):
+        loaded(tmp_path, single, roots=["B=demo"])
+
+
+def test_a_key_of_the_file_is_no_flag(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"--metrics cannot be given as a flag.*write it in file .*it\.toml"):
+        loaded(tmp_path, SMALL, flags={"metrics": "recall"})
+    made = loaded(tmp_path, SMALL, flags={"data": {"size": 64}})
+    assert made.cells[0].config.data.size == (64, 64), "`data` is a group of settings, too"
 
 
 def test_only_keeps_what_is_named_of_each_kind(tmp_path: Path) -> None:

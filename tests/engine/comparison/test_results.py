@@ -10,6 +10,7 @@ from made_results import compared, make_run, make_runs
 
 from engine.comparison.grid import Cell
 from engine.comparison.results import Group, collect, over_thresholds
+from engine.comparison.state import Scoring, scores
 from engine.errors import InputError
 from engine.tables import to_csv
 
@@ -68,10 +69,12 @@ def test_what_is_missing_is_listed_with_its_reason(tmp_path: Path) -> None:
     make_run(cells["A", 5], {"dice": [0.5]}, size="trained")
     make_run(cells["B", 5], {"dice": [0.5]}, ended="failed")
     (cells["C", 5].folder / "report").mkdir(parents=True)
+    make_run(cells["D", 2], {"dice": [0.5]})
+    (cells["D", 2].folder / "report" / "test.json").unlink()
     results = collect(made)
     assert [(cell.method, cell.seed, reason) for cell, reason in results.missing] == [
-        ("A", 5, "not scored in this way"), ("B", 5, "not finished"), ("C", 5, "no run"), ("D", 5, "no run"),
-        ("D", 2, "no run"),
+        ("A", 5, "scored in another way"), ("B", 5, "not finished"), ("C", 5, "no run"), ("D", 5, "no run"),
+        ("D", 2, "not scored"),
     ]  # fmt: skip
     assert [len(group.runs) for group in results.groups] == [1, 1, 1, 0]
     assert group(results, "D").images == ()
@@ -145,7 +148,8 @@ def test_other_classes_are_refused(tmp_path: Path) -> None:
         ("image,class,dice\na,vessel,high\n", "could not convert"),
         ("image,class,dice\na,vessel,0.5\na,vessel,0.6\n", "a row for each of image × class"),
         ("image,class,dice\na,roof,0.5\na,road,0.5\nb,roof,0.6\n", "a row for each of image × class"),
-        ("image,class,dice\na,vessel\n", "float"),
+        ("image,class,dice\na,vessel\n", "a row is cut off"),
+        ("image,class,dice\na\n", "a row is cut off"),
     ],
 )
 def test_a_broken_report_is_refused_and_says_what_would_work(
@@ -160,12 +164,23 @@ def test_a_broken_report_is_refused_and_says_what_would_work(
     assert str(file) in str(caught.value)
 
 
-def test_a_report_without_its_table_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["test.json", "test.csv", "test-thresholds.csv"])
+def test_a_report_that_lacks_a_file_is_none(tmp_path: Path, name: str) -> None:
     made = compared(tmp_path)
     make_runs(made, lambda cell: {"dice": [0.5]})
-    (made.cells[0].folder / "report" / "test.csv").unlink()
-    with pytest.raises(InputError, match="No such file"):
-        collect(made)
+    assert scores(made.cells[0].folder, Scoring.of(made)) is not None
+    (made.cells[0].folder / "report" / name).unlink()
+    assert scores(made.cells[0].folder, Scoring.of(made)) is None
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "5", "null", "[]", "{}", '{"scores": 1}', '{"scores": {"mean": 1}}']
+)
+def test_a_broken_report_is_none(tmp_path: Path, content: str) -> None:
+    made = compared(tmp_path)
+    make_runs(made, lambda cell: {"dice": [0.5]})
+    (made.cells[0].folder / "report" / "test.json").write_text(content, "utf-8")
+    assert scores(made.cells[0].folder, Scoring.of(made)) is None
 
 
 def test_a_metric_that_the_report_lacks_is_named(tmp_path: Path) -> None:
@@ -204,9 +219,10 @@ def test_scores_over_thresholds_are_averaged_over_classes_and_seeds(tmp_path: Pa
     threshold_rows(made.cells[1], {(i, c, 0.3): 0.5 for i in ("i0", "i1") for c in ("roof", "road")})
     with pytest.raises(InputError, match="thresholds of another run"):
         over_thresholds(collect(made).groups[0])
+    group = collect(made).groups[0]
     (made.cells[1].folder / "report" / "test-thresholds.csv").unlink()
-    with pytest.raises(InputError, match=r"test-thresholds\.csv cannot be read"):
-        over_thresholds(collect(made).groups[0])
+    with pytest.raises(InputError, match=r"test-thresholds\.csv cannot be read \(No such file"):
+        over_thresholds(group)
 
 
 def test_a_real_runs_values_are_those_of_its_own_report(tiny: Any) -> None:

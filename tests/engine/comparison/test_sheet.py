@@ -100,6 +100,24 @@ def test_width_in_a_terminal(text: str, columns: int) -> None:
     assert sheet.width(text) == columns
 
 
+def test_what_is_wider_than_a_terminal_stands_in_parts_below_each_other() -> None:
+    def wide(count: int) -> Sheet:
+        head = ("method", *(f"metric {place} of many" for place in range(count)), "seeds")
+        rows = tuple(
+            Line(tuple(map(Field, (name, *[f"{place}.5" for place in range(count)], "3")))) for name in "ab"
+        )
+        return Sheet("title", head, 1, (("demo", rows), ("more", rows)), "the best", ())
+
+    assert sheet.text(wide(4)).count("method") == 1
+    made = sheet.text(wide(12))
+    assert max(map(sheet.width, made.splitlines())) <= sheet.WIDE
+    assert made.count("method") == 3, "each part has the names"
+    assert [made.count(f" {place}.5") for place in range(12)] == [4] * 12, "and no number is lost or doubled"
+    assert made.count("seeds") == 1
+    alone = Sheet("t", ("m" * 90, "s" * 90), 1, (("demo", ()),), "the best", ())
+    assert sheet.text(alone).count("s" * 90) == 1, "what is too wide for any terminal is not taken apart"
+
+
 def test_names_with_line_breaks_stay_in_their_row() -> None:
     for made in (sheet.text, sheet.markdown, sheet.latex):
         assert made(small("two\nlines\there")) == made(small("two lines here"))

@@ -137,7 +137,8 @@ def test_a_comparison_without_any_run_has_a_table_of_dashes(tmp_path: Path) -> N
                     spread="interval")  # fmt: skip
     text = write(made, collect(made), tmp_path)
     assert re.search(r"^A +– +– +0 of 2$", text, re.MULTILINE)
-    assert "demo, 0 test images" in text
+    assert "demo, nothing scored yet" in text
+    assert "the best" not in text, "nothing is"
     assert len(rows_of(tmp_path / "table.csv")) == 4
 
 
