@@ -51,7 +51,8 @@ def _reliability(scores: Evaluation) -> Markup:
             drawn,
             f"Reliability diagram. {'; '.join(parts)}. The numbers are in the table below.",
             "On the diagonal p is right: of the pixels with p = 0.8 four in five are true. Below it p "
-            "is too high, above it too low. Lower panel: how many pixels have that p.",
+            "is too high, above it too low. Lower panel: how many pixels have that p. The ECE in it is of "
+            "all images' pixels together, that of the table a mean over images.",
             kind="plot half",
         ),
         folded("Reliability as a table", [_bins(scores, label) for label in scores.reliability]),

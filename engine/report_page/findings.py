@@ -12,6 +12,9 @@ from engine.figures.epochs import History, queue_of
 from engine.record import RunReader, Status
 from engine.report_page.words import span
 
+COMPARISON = "comparison.toml"
+"""What the folder of a comparison holds, with its runs in runs/DATA/NETWORK/METHOD/seed-N."""
+
 
 @dataclass(frozen=True)
 class Findings:
@@ -46,8 +49,11 @@ class Findings:
 
     @property
     def name(self) -> str:
-        """Of the run directory."""
-        return self.root.resolve().name
+        """Of the run directory; of a run of a comparison also data set, network and method."""
+        root = self.root.resolve()
+        above = root.parents
+        compared = len(above) > 4 and above[3].name == "runs" and (above[4] / COMPARISON).is_file()
+        return " · ".join(root.parts[-4:]) if compared else root.name
 
     @property
     def classes(self) -> tuple[str, ...]:

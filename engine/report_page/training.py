@@ -60,7 +60,8 @@ def recall_in_words(findings: Findings, history: History) -> Markup:
         return element("p", recall, " The method is plain training: recall is watched and steers nothing.")
     warm = int(history.warmup.sum())
     rebuilt = history.number[history.updated].tolist()
-    parts = [recall, f"The first {counted(warm, 'epoch')} trained on the original masks (warm-up)."]
+    first = "The first epoch" if warm == 1 else f"The first {counted(warm, 'epoch')}"
+    parts = [recall, f"{first} trained on the original masks (warm-up)." if warm else ""]
     known = history.gamma[np.isfinite(history.gamma)]
     if len(known):
         parts.append(

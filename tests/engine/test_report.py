@@ -696,3 +696,11 @@ def test_prose_marks_code() -> None:
     assert markup.prose("a `b` <c>") == "a <code>b</code> &lt;c&gt;"
     assert markup.prose("one ` alone") == "one ` alone"
     assert markup.joined(["a", ["<", None, 3]], markup.Markup("<b>")) == "a&lt;3<b>"
+
+
+def test_a_run_of_a_comparison_is_called_by_its_place_in_the_grid(finished: Path, tmp_path: Path) -> None:
+    run = tmp_path / "out" / "runs" / "eyes" / "U-Net" / "DSC++" / "seed-0"
+    shutil.copytree(finished, run)
+    assert read_findings(run).name == "seed-0", "no comparison's folder"
+    (tmp_path / "out" / "comparison.toml").touch()
+    assert read_findings(run).name == "eyes · U-Net · DSC++ · seed-0"
