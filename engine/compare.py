@@ -197,7 +197,10 @@ def carry_out(
                 end(futures, order)
                 raise
     except KeyboardInterrupt:
-        print(f"go on with: python -m engine.compare {comparison.out}", file=sys.stderr)
+        print(
+            f"go on with the same command, or the whole grid: python -m engine.compare {comparison.out}",
+            file=sys.stderr,
+        )
         raise
     finally:
         order.unlink(missing_ok=True)

@@ -39,7 +39,8 @@ def local(workers: int) -> Iterator[Client]:
                 },
                 silence_logs=40,
             ) as cluster,
-            Client(cluster) as client,
+            # Nothing else in this process is to be computed by the cluster.
+            Client(cluster, set_as_default=False) as client,
         ):
             yield client
 
@@ -52,7 +53,7 @@ def remote(address: str) -> Iterator[Client]:
         InputError: no scheduler answers there.
     """
     try:
-        client = Client(address, timeout=CONNECT_SECONDS)
+        client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
         reason = str(error).partition("\n")[0].rstrip(".")
         raise InputError(

@@ -24,6 +24,10 @@ from engine.record import RunReader
 POLL_SECONDS = 0.2
 LOG_BYTES = 65536
 """Of a long log so much is read, from its end."""
+UNTESTED = (
+    "it has no test images to score: give data.split a last share above 0 (the data set needs 10 images, or "
+    "a test split of its own)."
+)
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,8 @@ def execute(job: Job) -> Outcome:
 
 
 def _train(job: Job, now: str) -> Outcome:
+    if _untested(job):
+        return Outcome("failed", UNTESTED)
     if now == "unfinished":
         command = ["engine.train", "--resume", str(job.folder), "--quiet"]
     else:
@@ -94,6 +100,8 @@ def _train(job: Job, now: str) -> Outcome:
     now = state(job.folder)
     if now == "finished":
         return Outcome("done")
+    if _untested(job):
+        return Outcome("failed", UNTESTED)
     if _order(job):
         return Outcome("stopped")
     if now == "running":
@@ -113,12 +121,8 @@ def _score(job: Job) -> Outcome:
         return Outcome("done")
     if _order(job):
         return Outcome("stopped")
-    if not RunReader(job.folder).info()["splits"]["test"]:
-        return Outcome(
-            "failed",
-            "it has no test images to score: give data.split a last share above 0 (the data set needs 10 "
-            "images, or a test split of its own).",
-        )
+    if _untested(job):
+        return Outcome("failed", UNTESTED)
     command = ["engine.evaluate", str(job.folder), "--size", job.scoring.size, "--device", job.device]
     checkpoint = ["--checkpoint", job.scoring.checkpoint] if job.scoring.checkpoint else []
     code, log = _command([*command, *checkpoint, "--no-figures"], job)
@@ -151,12 +155,12 @@ def _command(command: Sequence[str], job: Job) -> tuple[int, str]:
 
 
 def attend(process: "subprocess.Popen[bytes]", job: Job) -> int:
-    """Wait for a process, and pass on an order to end."""
+    """Wait for a process, and pass on an order to end, as it has one that trains what cannot be scored."""
     told = ""
     while True:
         with suppress(subprocess.TimeoutExpired):
             return process.wait(POLL_SECONDS)
-        order = _order(job)
+        order = _order(job) or ("stop" if _untested(job) else "")
         if order == told:
             continue
         told = order
@@ -167,6 +171,11 @@ def attend(process: "subprocess.Popen[bytes]", job: Job) -> int:
             (job.folder / "stop").touch()
         else:
             process.terminate()
+
+
+def _untested(job: Job) -> bool:
+    """Whether the run has begun, and turned out to have no test images."""
+    return (job.folder / "run.json").is_file() and not RunReader(job.folder).info()["splits"]["test"]
 
 
 def _order(job: Job) -> str:

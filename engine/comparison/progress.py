@@ -112,7 +112,7 @@ class GridBar:
         report = scores(cell.folder, self._scoring) if outcome.kind == "done" else None
         dice = mean_dice(report) if report is not None else None
         words = outcome.kind if report is None else "Dice –" if dice is None else f"Dice {100 * dice:.2f} %"
-        words += f": {outcome.reason.removesuffix('.')}" if outcome.reason else ""
         done = sum(run.done for run in self._following.values())
         text = f"{cell.name}: {words} ({done} of {len(self._following)} done)"
+        text += f": {outcome.reason}" if outcome.reason else ""
         self._bar.write(text) if not self._bar.disable else print(text, flush=True)

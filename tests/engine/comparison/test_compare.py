@@ -158,6 +158,19 @@ def test_a_run_without_test_images_is_said(
     assert "it has no test images to score: give data.split" in capsys.readouterr().err
 
 
+def test_a_run_that_cannot_be_scored_is_not_trained_to_its_end(vessels: Path, tmp_path: Path) -> None:
+    given = flags.parse(["--data.split=[0.8,0.2,0,0]", "--training.epochs=400"])
+    made = load(written(tmp_path, vessels, seeds=[0]), tmp_path / "out", flags=given)
+    made.out.mkdir()
+    wanted = job(made.cells[0], made, made.out / "order")
+    outcome = execute(wanted)
+    assert (outcome.kind, outcome.reason[:28]) == ("failed", "it has no test images to sco")
+    before = RunReader(made.cells[0].folder).events()
+    assert before[-1]["event"] == "stopped"
+    assert execute(wanted) == outcome
+    assert RunReader(made.cells[0].folder).events() == before, "nor is it begun again"
+
+
 def test_another_run_in_the_place_is_refused_by_its_first_other_setting(
     begun: Path, vessels: Path, tmp_path: Path
 ) -> None:
@@ -237,7 +250,7 @@ def test_an_interrupt_saves_what_is_trained(
     with pytest.raises(KeyboardInterrupt):
         compare.main([str(file), "--out", str(tmp_path / "out"), "--training.epochs=400"])
     hand.join()
-    assert f"go on with: python -m engine.compare {made.out}" in capsys.readouterr().err
+    assert f"python -m engine.compare {made.out}\n" in capsys.readouterr().err
     reader = RunReader(run)
     assert reader.status() == "stopped"
     assert reader.events()[-1]["epoch"] == reader.epochs()[-1]["epoch"]
@@ -346,7 +359,7 @@ def test_the_bar_names_what_is_running(
     said = capsys.readouterr()
     assert "62%" in said.err
     assert "vessels · unet · Dice · seed 0 1/2, vessels · unet · CE · seed 0 1/2, and 1 more" in said.err
-    assert "Dice · seed 1: failed (1 of 4 done)" in said.out + said.err
+    assert "Dice · seed 1: failed: why (1 of 4 done)" in said.out + said.err
 
 
 @pytest.mark.parametrize(
