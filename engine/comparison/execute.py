@@ -155,7 +155,7 @@ def _command(command: Sequence[str], job: Job) -> tuple[int, str]:
 
 
 def attend(process: "subprocess.Popen[bytes]", job: Job) -> int:
-    """Wait for a process, and pass on an order to end, as it has one that trains what cannot be scored."""
+    """Wait for a process, and pass on an order to end; what trains a run without test images is ended, too."""
     told = ""
     while True:
         with suppress(subprocess.TimeoutExpired):

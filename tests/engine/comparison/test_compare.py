@@ -359,7 +359,7 @@ def test_the_bar_names_what_is_running(
     said = capsys.readouterr()
     assert "62%" in said.err
     assert "vessels · unet · Dice · seed 0 1/2, vessels · unet · CE · seed 0 1/2, and 1 more" in said.err
-    assert "Dice · seed 1: failed: why (1 of 4 done)" in said.out + said.err
+    assert "Dice · seed 1: failed (1 of 4 done): why" in said.out + said.err
 
 
 @pytest.mark.parametrize(
