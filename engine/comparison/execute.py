@@ -155,7 +155,7 @@ def _command(command: Sequence[str], job: Job) -> tuple[int, str]:
 
 
 def attend(process: "subprocess.Popen[bytes]", job: Job) -> int:
-    """Wait for a process, and pass on an order to end; what trains a run without test images is ended, too."""
+    """Wait for a process, and pass on an order to end; one without test images is told to end, too."""
     told = ""
     while True:
         with suppress(subprocess.TimeoutExpired):
