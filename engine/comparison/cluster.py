@@ -41,6 +41,7 @@ def local(workers: int) -> Iterator[Client]:
             ) as cluster,
             # Nothing else in this process is to be computed by the cluster.
             Client(cluster, set_as_default=False) as client,
+            client.as_current(),
         ):
             yield client
 
@@ -60,7 +61,7 @@ def remote(address: str) -> Iterator[Client]:
             f"no scheduler answers at {address} ({reason}): start one with `dask scheduler`, and give the "
             "address that it prints, such as tcp://node7:8786."
         ) from None
-    with client:
+    with client, client.as_current():
         yield client
 
 

@@ -245,7 +245,7 @@ def test_bad_data_is_refused_before_training_and_leaves_nothing(
 
 REFUSED = {
     "--loss.gama=3": "known are loss.name",
-    "--preset=smn": "known are demo, smm",
+    "--preset=smn": "known are demo, dsc",
     "--training.device=tpu": "auto, cpu, cuda",
     "--modulation.source=train --augment.rotation=10": "modulation.source pass or auto",
     "--data.layout=drivee": "drive",
