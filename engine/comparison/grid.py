@@ -16,6 +16,8 @@ from engine.errors import InputError, unknown
 
 SHARED = ("root", "layout", "images", "masks", "valid", "group", "classes", "rest", "split", "split_seed")
 """Settings of `data` that decide which pixels are compared, and so are one for a data set."""
+OF_FILES = ("layout", "images", "masks", "valid", "group", "classes", "rest")
+"""Settings of `data` that say how a folder's files are read; the generated set has its own."""
 LONGEST_NAME = 80
 WINDOWS_DEVICES = frozenset(
     {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
@@ -218,7 +220,10 @@ def amended(
     for name, values in data.items():
         root = given.get(name, _group(values, "data").get("root"))
         if isinstance(root, str):
-            values["data"] = {**_group(values, "data"), "root": _absolute(root)}
+            own = _group(values, "data")
+            if given.get(name) == "demo":
+                own = {key: value for key, value in own.items() if key not in OF_FILES}
+            values["data"] = {**own, "root": _absolute(root)}
     new = {**document, "data": data}
     if flags:
         below = document.get("overrides", {})

@@ -203,6 +203,16 @@ def test_folders_are_given_by_name(tmp_path: Path) -> None:
         loaded(tmp_path, SEVERAL, roots=[f"A={tmp_path / 'nowhere'}"])
 
 
+def test_the_generated_set_stands_in_for_any_folder(tmp_path: Path) -> None:
+    retina = {"root": "", "layout": "drive", "size": 64, "classes": {"vein": [3]}, "group": "a"}
+    content = {**SMALL, "data": {"A": {"data": retina}}}
+    data = loaded(tmp_path, content, roots=["demo"]).cells[0].config.data
+    assert (data.root, data.layout, data.classes, data.group) == ("demo", "auto", None, None)
+    assert data.size == (64, 64)
+    other = loaded(tmp_path, content, roots=[str(tmp_path)]).cells[0].config.data
+    assert (other.layout, other.group) == ("drive", "a")
+
+
 def test_one_data_set_needs_no_name_for_its_folder(tmp_path: Path) -> None:
     single = {**SMALL, "data": {"A": {"data": {"root": ""}}}}
     with pytest.raises(InputError, match=r"no folder is known of A: fill in data.root in \[data.A\]"):
