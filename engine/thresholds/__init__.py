@@ -1,5 +1,16 @@
-"""Thresholds: what a probability map scores at any T. Numpy only; what a viewer shows comes from here."""
+"""Thresholds: what a probability map scores at any T, and which T keeps a promise on new images.
 
+Numpy only; what a viewer shows comes from here.
+"""
+
+from engine.thresholds.conformal import (
+    cls_needs,
+    cls_threshold,
+    conditional_cls_threshold,
+    conditional_needs,
+    crc_threshold,
+    critical_threshold,
+)
 from engine.thresholds.curves import (
     Counts,
     Curve,
@@ -10,5 +21,31 @@ from engine.thresholds.curves import (
     precision_recall,
     rates,
 )
+from engine.thresholds.lesions import Lesions, Units, gather, lesion_probabilities
+from engine.thresholds.rules import Choice, attainable, mean_bound
+from engine.thresholds.words import promise
 
-__all__ = ["Counts", "Curve", "Rates", "Skipped", "mean_rates", "pooled", "precision_recall", "rates"]
+__all__ = [
+    "Choice",
+    "Counts",
+    "Curve",
+    "Lesions",
+    "Rates",
+    "Skipped",
+    "Units",
+    "attainable",
+    "cls_needs",
+    "cls_threshold",
+    "conditional_cls_threshold",
+    "conditional_needs",
+    "crc_threshold",
+    "critical_threshold",
+    "gather",
+    "lesion_probabilities",
+    "mean_bound",
+    "mean_rates",
+    "pooled",
+    "precision_recall",
+    "promise",
+    "rates",
+]

@@ -1,0 +1,83 @@
+"""The rules that guarantee something: from the lesion probabilities of calibration images to a threshold."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.thresholds.conformal import (
+    cls_needs,
+    cls_rank,
+    cls_threshold,
+    conditional_cls_threshold,
+    conditional_needs,
+    conditional_rank,
+    crc_of,
+)
+from engine.thresholds.lesions import Units
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A threshold with a guarantee.
+
+    Attributes:
+        threshold: T in p >= T: 0, a lesion probability, or inf.
+        n: units that it was calibrated on.
+        needed: the fewest units that would do; None where no number does.
+        rank: k, the place of T among the n critical thresholds in ascending order; 0 and n + 1 for T 0
+            and inf. None for CRC, which has none.
+    """
+
+    threshold: float
+    n: int
+    needed: int | None
+    rank: int | None = None
+
+    @property
+    def enough(self) -> bool:
+        """Whether n units are enough. If not, T is 0, which predicts everything."""
+        return self.needed is not None and self.n >= self.needed
+
+
+def cls(units: Units, *, epsilon: float, alpha: float) -> Choice:
+    """See :func:`engine.thresholds.cls_threshold`."""
+    threshold = cls_threshold(units.critical(epsilon), alpha)
+    return Choice(threshold, units.n, cls_needs(alpha), cls_rank(units.n, alpha))
+
+
+def conditional(units: Units, *, epsilon: float, alpha: float, delta: float) -> Choice:
+    """See :func:`engine.thresholds.conditional_cls_threshold`."""
+    threshold = conditional_cls_threshold(units.critical(epsilon), alpha, delta)
+    rank = conditional_rank(units.n, alpha, delta)
+    return Choice(threshold, units.n, conditional_needs(alpha, delta), rank)
+
+
+def crc(units: Units, *, alpha: float) -> Choice:
+    """See :func:`engine.thresholds.crc_threshold`."""
+    return Choice(crc_of(units.values, alpha), units.n, cls_needs(alpha))
+
+
+def attainable(units: Units, threshold: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The pairs (ε, α) that CLS would answer with T or a higher threshold: those on a curve and above it.
+
+    At ε the least such α is ``(c + 1) / (n + 1)``, c being the number of units that miss more than ε at T.
+
+    Args:
+        units: of the calibration.
+        threshold: T, any number or inf.
+
+    Returns:
+        ε and α, float64 (m,): corners of a curve that falls in steps. α holds from its ε, inclusive, to
+        the next one; the first ε is 0. One pair (0, 1) without units.
+    """
+    fnr = np.sort(units.fnr(threshold))
+    corners = np.unique(np.append(fnr, 0.0))
+    above = units.n - fnr.searchsorted(corners, side="right")
+    return corners, (above + 1) / (units.n + 1)
+
+
+def mean_bound(units: Units, threshold: float) -> float:
+    """The least α for which CRC would answer with T or a higher threshold: ``(Σ FNR + 1) / (n + 1)``."""
+    return (math.fsum(units.fnr(threshold).tolist()) + 1) / (units.n + 1)
