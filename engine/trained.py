@@ -1,5 +1,6 @@
 """A trained run, ready to predict: the one prediction path of predict, evaluate and calibrate."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,10 @@ from engine.head import labels
 from engine.infer import Predictor
 from engine.prepare import build_network
 from engine.record import RunReader
+
+
+Threshold = float | Sequence[float] | None
+"""T of all classes, or of each; None is 0.5, or argmax over background and classes that exclude each other."""
 
 
 @dataclass(frozen=True)
@@ -115,20 +120,29 @@ class Trained:
             p = F.interpolate(p, size=image.shape[:2], mode="bilinear", align_corners=False)
         return np.asarray(p[0].cpu().numpy())
 
-    def rule(self, threshold: float | None) -> str:
+    def rule(self, threshold: Threshold) -> str:
         """How probabilities become masks, in words."""
         if threshold is None and self.predictor.head == "softmax":
             return "argmax over background and classes"
+        if isinstance(threshold, Sequence):
+            if len(set(threshold)) > 1:
+                each = [f"{t:g} ({name})" for t, name in zip(threshold, self.classes, strict=True)]
+                return f"p ≥ {', '.join(each)}"
+            threshold = threshold[0]
         return f"p ≥ {0.5 if threshold is None else threshold:g}"
 
-    def masks(self, p: NDArray[np.float32], threshold: float | None = None) -> NDArray[np.bool_]:
+    def masks(self, p: NDArray[np.float32], threshold: Threshold = None) -> NDArray[np.bool_]:
         """Masks of each class, bool (C, *S), from probabilities (C, *S), by :meth:`rule`."""
         if threshold is None and self.predictor.head == "softmax":
             return np.asarray(self.label_map(p) == np.arange(1, len(p) + 1)[:, None, None])
-        return np.asarray(p >= np.float32(0.5 if threshold is None else threshold))
+        each = np.asarray(0.5 if threshold is None else threshold, np.float32)
+        return np.asarray(p >= each.reshape(-1, *[1] * (p.ndim - 1)))
 
-    def label_map(self, p: NDArray[np.float32], threshold: float | None = None) -> NDArray[np.uint8]:
+    def label_map(self, p: NDArray[np.float32], threshold: Threshold = None) -> NDArray[np.uint8]:
         """One class a pixel, uint8 (*S), 0 background."""
-        thresholds = None if threshold is None else [threshold] * len(p)
+        if threshold is None or isinstance(threshold, Sequence):
+            thresholds = threshold
+        else:
+            thresholds = [threshold] * len(p)
         label = labels(torch.from_numpy(p)[None], self.predictor.head, thresholds)
         return np.asarray(label[0].numpy().astype(np.uint8))
