@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from engine import checkpoint
+from engine import checkpoint, fingerprint
+from engine.calibration import Predicted
 from engine.config import RunConfig, read_file, resolve
 from engine.data.normalize import normalised
 from engine.data.store import seen
@@ -21,9 +22,10 @@ from engine.infer import Predictor
 from engine.prepare import build_network
 from engine.record import RunReader
 
-
 Threshold = float | Sequence[float] | None
-"""T of all classes, or of each; None is 0.5, or argmax over background and classes that exclude each other."""
+"""T of all classes, or of each; None is 0.5, or argmax over background and exclusive classes."""
+PATH = 1
+"""Version of the arithmetic from an image to its probabilities; raised when a digit can change."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,32 @@ class Trained:
     def channels(self) -> int:
         """Channels that images must have."""
         return int(self.info["dataset"]["channels"])
+
+    def predicted(self, size: Literal["native", "trained"] = "native") -> Predicted:
+        """What predicts here, and how: thresholds hold only for what the same gave.
+
+        The device is no part of it, so that what was calibrated on a server can be used on a laptop.
+
+        Args:
+            size: of the probabilities, the images' own or that which the network saw; one thing where
+                images are not resized.
+        """
+        data, predictor = self.config.data, self.predictor
+        model = self.config.model.from_scratch().model_dump(mode="json")
+        path = {
+            "version": PATH,
+            "precision": str(predictor.dtype or "float32").removeprefix("torch."),
+            "tile": predictor.tile,
+            "overlap": predictor.overlap,
+            "data.size": None if data.size is None else list(data.size),
+            "data.normalization": data.normalization,
+            "size": "native" if data.size is None else size,
+            "head": predictor.head,
+            "classes": list(self.classes),
+            "channels": self.channels,
+            **{f"model.{name}": value for name, value in model.items()},
+        }
+        return Predicted(self.file, self.epoch, fingerprint.weights(predictor.network), path)
 
     def as_seen(self, image: NDArray[Any]) -> torch.Tensor:
         """What the network is given for an image (H, W, channels): normalised, float32 (1, channels, H, W),
