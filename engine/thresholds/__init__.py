@@ -11,6 +11,7 @@ from engine.thresholds.conformal import (
     crc_threshold,
     critical_threshold,
 )
+from engine.thresholds.coverage import kept_band, kept_chance, mean_interval
 from engine.thresholds.curves import (
     Counts,
     Curve,
@@ -41,8 +42,11 @@ __all__ = [
     "crc_threshold",
     "critical_threshold",
     "gather",
+    "kept_band",
+    "kept_chance",
     "lesion_probabilities",
     "mean_bound",
+    "mean_interval",
     "mean_rates",
     "pooled",
     "precision_recall",
