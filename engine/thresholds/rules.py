@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import bdtri
 
 from engine.thresholds.conformal import (
     cls_needs,
@@ -59,14 +60,18 @@ def crc(units: Units, *, alpha: float) -> Choice:
     return Choice(crc_of(units.values, alpha), units.n, cls_needs(alpha))
 
 
-def attainable(units: Units, threshold: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def attainable(
+    units: Units, threshold: float, delta: float | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The pairs (ε, α) that CLS would answer with T or a higher threshold: those on a curve and above it.
 
-    At ε the least such α is ``(c + 1) / (n + 1)``, c being the number of units that miss more than ε at T.
+    At ε the least such α is ``(c + 1) / (n + 1)``, c being the number of units that miss more than ε at T;
+    for training-conditional CLS it is the α for which ``P(Beta(c + 1, n − c) > α) = δ``.
 
     Args:
         units: of the calibration.
         threshold: T, any number or inf.
+        delta: δ of training-conditional CLS, 0…1; None for CLS.
 
     Returns:
         ε and α, float64 (m,): corners of a curve that falls in steps. α holds from its ε, inclusive, to
@@ -75,7 +80,21 @@ def attainable(units: Units, threshold: float) -> tuple[NDArray[np.float64], NDA
     fnr = np.sort(units.fnr(threshold))
     corners = np.unique(np.append(fnr, 0.0))
     above = units.n - fnr.searchsorted(corners, side="right")
-    return corners, (above + 1) / (units.n + 1)
+    if delta is None:
+        return corners, (above + 1) / (units.n + 1)
+    return corners, np.array([_conditional_alpha(int(count), units.n, delta) for count in above])
+
+
+def least_alpha(n: int, delta: float | None = None) -> float:
+    """The least α that n units can keep: ``1 / (n + 1)``, or with δ ``1 − δ^(1 / n)``."""
+    return 1 / (n + 1) if delta is None else _conditional_alpha(0, n, delta)
+
+
+def _conditional_alpha(above: int, n: int, delta: float) -> float:
+    """The α with ``P(Beta(above + 1, n − above) > α) = δ``, Beta(·, 0) being 1."""
+    if delta == 1:
+        return 0.0
+    return float(bdtri(float(above), n, delta)) if above < n and delta > 0 else 1.0
 
 
 def mean_bound(units: Units, threshold: float) -> float:
