@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from engine import figures, results, tables
+from engine import decision, figures, results, tables
 from engine.command import Parser, run
 from engine.data.dataset import Dataset
 from engine.data.split import SPLITS
+from engine.decision import Decision
 from engine.errors import InputError
 from engine.record import RunReader
 from engine.scores import Scored, predict, score
@@ -48,15 +49,14 @@ def main(arguments: Sequence[str]) -> int:
         "--size", default="native", choices=("native", "trained"),
         help="score at the images' own size, or at the size the network saw, as papers do (default: native)",
     )  # fmt: skip
-    parser.add_argument("--threshold", type=float, help="T in p ≥ T; without it 0.5, or argmax (softmax)")
+    parser.add_argument("--threshold", metavar="T|RULE", help=decision.HELP)
     parser.add_argument("--checkpoint", help="best, last or a file (default: best if there is a val split)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, … (default: auto)")
     parser.add_argument("--no-figures", action="store_true", help="leave out the figures")
     options = parser.parse_args(arguments)
-    if options.threshold is not None and not 0 <= options.threshold <= 1:
-        raise InputError(f"--threshold {options.threshold} is no probability: 0 to 1 would work.")
+    options.threshold = decision.given(options.threshold)
     done = [evaluate(root, options) for root in options.runs]
-    rules = " / ".join(sorted({trained.rule(options.threshold) for trained, _, _ in done}))
+    rules = " / ".join(sorted({decide(trained, options).words for trained, _, _ in done}))
     head = (
         f"{options.split} split, {options.size} size, decision {rules}; mean ± half of the 95 % interval "
         "over images (lesion recall: of all lesions together, Wilson's interval)"
@@ -93,6 +93,7 @@ def evaluate(root: Path, options: Any) -> tuple[Trained, Summary, Timing]:
         InputError: no run, or one that has no images in the split.
     """
     trained = Trained.open(root, options.checkpoint, options.device)
+    decided = decide(trained, options)
     dataset = Dataset.open(trained.config.data, trained.info["splits"])
     if not dataset.splits[options.split]:
         raise InputError(
@@ -100,7 +101,7 @@ def evaluate(root: Path, options: Any) -> tuple[Trained, Summary, Timing]:
             f"{next(name for name in SPLITS if dataset.splits[name])}."
         )
     scored = [
-        score(trained, sample, options.size == "native", options.threshold)
+        score(trained, sample, options.size == "native", decided.threshold)
         for sample in tqdm(
             dataset.samples(options.split), total=len(dataset.splits[options.split]), desc=root.name,
             unit="image", leave=False, disable=not sys.stderr.isatty(),
@@ -111,7 +112,7 @@ def evaluate(root: Path, options: Any) -> tuple[Trained, Summary, Timing]:
     head = {
         "split": options.split,
         "size": options.size,
-        "decision": trained.rule(options.threshold),
+        "decision": decided.words,
         "checkpoint": trained.file,
         "epoch": trained.epoch,
         "images": len(scored),
@@ -120,8 +121,13 @@ def evaluate(root: Path, options: Any) -> tuple[Trained, Summary, Timing]:
     content = results.content(head, summary, timing)
     results.write(folder, options.split, scored, trained.classes, content)
     if not options.no_figures:
-        draw(trained, dataset, scored, summary, options)
+        draw(trained, dataset, scored, summary, decided, options)
     return trained, summary, timing
+
+
+def decide(trained: Trained, options: Any) -> Decision:
+    """How the run's probabilities become masks. Raises InputError for a rule that does not fit it."""
+    return decision.decide(trained, options.threshold, options.size)
 
 
 def timed(trained: Trained, dataset: Dataset, scored: Sequence[Scored], split: str) -> Timing:
@@ -151,8 +157,9 @@ def table(
 
 
 def draw(
-    trained: Trained, dataset: Dataset, scored: Sequence[Scored], summary: Summary, options: Any
-) -> None:
+    trained: Trained, dataset: Dataset, scored: Sequence[Scored], summary: Summary, decided: Decision,
+    options: Any,
+) -> None:  # fmt: skip
     """Save the figures: curves, masks as they grew, calibration, test images from worst to best."""
     folder = trained.root / "report"
     reader = RunReader(trained.root)
@@ -167,11 +174,11 @@ def draw(
     chosen = sorted({*ranked[:2], *ranked[len(ranked) // 2 :][:1], *ranked[-1:]}, key=ranked.index)[:PANELS]
     panels = []
     for sample in dataset.some([dataset.splits[options.split][place] for place in chosen]):
-        made = predict(trained, sample, True, options.threshold)
+        made = predict(trained, sample, True, decided.threshold)
         panels.append(figures.Panel(sample.name, sample.image, made.truth, made.masks, made.valid))
     if panels:
         ranking = " at the trained size" if options.size == "trained" else ""
-        title = f"{options.split} images from worst to best{ranking}, {trained.rule(options.threshold)}"
+        title = f"{options.split} images from worst to best{ranking}, {decided.words}"
         figures.save(figures.panels(panels, title, names=trained.classes), folder / "panels.png")
 
 

@@ -2,7 +2,8 @@
 
 Each IMAGE is a file, or a folder whose images are all predicted. For NAME.png it writes
 NAME_probability.tif (float32, one page a class) and NAME_mask.png; a mask of a TIFF is a TIFF. Masks
-of one class are 0 and 255, of several 0 … C. Resolution and calibration are carried over.
+of one class are 0 and 255, of several 0 … C. Resolution and calibration are carried over. A --threshold
+that promises something of several classes also gives each class its own mask, NAME_mask_CLASS.png.
 
 With --stream OUT, one IMAGE, which may be the folder of a zarr array (H, W) or (H, W, channels) that
 does not fit in memory, is predicted tile row by tile row into the folder OUT: probability (zarr,
@@ -12,6 +13,7 @@ after the other into OUT/NAME1, OUT/NAME2 … .
 """
 
 import os
+import re
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -21,13 +23,16 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from engine import decision
 from engine.command import Parser, existing, run
 from engine.data.decode import ENDINGS, Source
 from engine.data.layouts import Case
 from engine.data.read import read_image
+from engine.decision import Decision
 from engine.errors import InputError
-from engine.metadata import Metadata, read_metadata, write_png, write_tiff
+from engine.metadata import read_metadata, write_png, write_tiff
 from engine.streaming import stream
+from engine.thresholds_file import Entry
 from engine.trained import Trained
 
 
@@ -37,33 +42,55 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="files or folders")
     parser.add_argument("--out", type=Path, help="folder for the results (default: RUN/predictions)")
-    parser.add_argument("--threshold", type=float, help="T in p ≥ T; without it 0.5, or argmax (softmax)")
+    parser.add_argument("--threshold", metavar="T|RULE", help=decision.HELP)
     parser.add_argument("--checkpoint", help="best, last or a file (default: best if there is a val split)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, … (default: auto)")
     parser.add_argument("--tile", type=int, help="longest side predicted at once, px (default: the run's)")
     parser.add_argument("--overwrite", action="store_true", help="replace results that are there")
     parser.add_argument("--stream", type=Path, metavar="OUT", help="predict images of any size into a folder")
     options = parser.parse_args(arguments)
-    if options.threshold is not None and not 0 <= options.threshold <= 1:
-        raise InputError(f"--threshold {options.threshold} is no probability: 0 to 1 would work.")
+    options.threshold = decision.given(options.threshold)
     if options.tile is not None and options.tile < 32:
         raise InputError(f"--tile {options.tile} is too small: 32 or more would work.")
     if options.stream is not None:
         return predict_stream(options)
     trained = Trained.open(options.run, options.checkpoint, options.device).tiled(options.tile)
+    decided = decision.decide(trained, options.threshold)
     out = options.out or options.run / "predictions"
-    jobs = plan(options.images, out, options.overwrite)
+    # Labels give a pixel to one class, so a promise about each class needs each class's own mask.
+    own = trained.classes if decided.guarantees and len(trained.classes) > 1 else ()
+    jobs = plan(options.images, out, options.overwrite, own)
     out.mkdir(parents=True, exist_ok=True)
-    for image, (probability, mask) in tqdm(jobs.items(), unit="image", desc="predict"):
-        p, label, metadata = predict(trained, image, options.threshold)
-        with replacing(probability) as path:
+    for image, results in tqdm(jobs.items(), unit="image", desc="predict"):
+        p, metadata = predict(trained, image), read_metadata(image)
+        with replacing(results[0]) as path:
             write_tiff(path, p, metadata, axes="CYX", names=trained.classes)
-        with replacing(mask) as path:
-            (write_tiff if mask.suffix == ".tif" else write_png)(path, label, metadata)
-    print(
-        f"{len(jobs)} image{'s' * (len(jobs) != 1)} predicted into {out} ({trained.rule(options.threshold)})"
-    )
+        for target, mask in zip(results[1:], masks(trained, p, decided, own), strict=True):
+            with replacing(target) as path:
+                (write_tiff if target.suffix == ".tif" else write_png)(path, mask, metadata)
+    print(f"{len(jobs)} image{'s' * (len(jobs) != 1)} predicted into {out} ({decided.words})")
+    if decided.entry is not None:
+        say(decided.entry, out, own)
     return 0
+
+
+def say(entry: Entry, out: Path, own: Sequence[str]) -> None:
+    """Print what is promised of the masks, or that nothing is."""
+    for name, each in entry.classes.items():
+        print(f"{name}: {each.words}" if len(entry.classes) > 1 else each.words)
+    if own:
+        print(f"The promises are about each class's own mask, {out / 'NAME_mask_CLASS'}, not about labels.")
+
+
+def masks(
+    trained: Trained, p: NDArray[np.float32], decided: Decision, own: Sequence[str]
+) -> list[NDArray[np.uint8]]:
+    """The mask uint8 (H, W) of an image, and behind it, where wanted, each class's own, 0 and 255."""
+    label = trained.label_map(p, decided.threshold)
+    if len(trained.classes) == 1:
+        return [label * np.uint8(255)]
+    each = trained.masks(p, decided.threshold).astype(np.uint8) * np.uint8(255) if own else ()
+    return [label, *each]
 
 
 def predict_stream(options: Namespace) -> int:
@@ -106,30 +133,27 @@ def streamed(given: Sequence[str], out: Path) -> dict[Path, Path]:
     return folders
 
 
-def predict(
-    trained: Trained, path: Path, threshold: float | None
-) -> tuple[NDArray[np.float32], NDArray[np.uint8], Metadata]:
-    """Probabilities float32 (C, H, W), mask uint8 (H, W) and the file's metadata."""
+def predict(trained: Trained, path: Path) -> NDArray[np.float32]:
+    """Probabilities float32 (C, H, W) of an image file."""
     image = read_image(Case(name=path.stem, images=(Source(path),), masks=()), trained.channels)
-    p = trained.probability(image)
-    label = trained.label_map(p, threshold)
-    if len(trained.classes) == 1:
-        label = label * np.uint8(255)
-    return p, label, read_metadata(path)
+    return trained.probability(image)
 
 
-def plan(given: Sequence[str], out: Path, overwrite: bool) -> dict[Path, tuple[Path, Path]]:
-    """Each image's results: probability map and mask.
+def plan(
+    given: Sequence[str], out: Path, overwrite: bool, own: Sequence[str] = ()
+) -> dict[Path, tuple[Path, ...]]:
+    """Each image's results: probability map, mask, and masks of the classes that have one of their own.
 
     Raises:
         InputError: no images, two results of one name, or results that exist.
     """
     images = [file for path in map(existing, given) for file in listed(path)]
-    jobs: dict[Path, tuple[Path, Path]] = {}
+    jobs: dict[Path, tuple[Path, ...]] = {}
     taken: dict[Path, Path] = {}
     for image in dict.fromkeys(images):
         ending = ".tif" if image.suffix.lower() in (".tif", ".tiff") else ".png"
-        results = out / f"{image.stem}_probability.tif", out / f"{image.stem}_mask{ending}"
+        names = [f"{image.stem}_mask{part}{ending}" for part in ("", *parts(own))]
+        results = (out / f"{image.stem}_probability.tif", *(out / name for name in names))
         if results[0] in taken:
             raise InputError(
                 f"{taken[results[0]]} and {image} would both be written to {results[0].name}: "
@@ -141,6 +165,12 @@ def plan(given: Sequence[str], out: Path, overwrite: bool) -> dict[Path, tuple[P
         if there is not None and not overwrite:
             raise InputError(f"{there} exists already: give another --out, or --overwrite.")
     return jobs
+
+
+def parts(classes: Sequence[str]) -> list[str]:
+    """What the names of the classes' own masks end in: the class, or its number where two look alike."""
+    safe = [re.sub(r"[^\w.-]+", "-", name) for name in classes]
+    return [f"_{name if safe.count(name) == 1 else number}" for number, name in enumerate(safe, start=1)]
 
 
 def listed(path: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from engine.data.store import Sample, framed
 from engine.errors import InputError
 from engine.tables import METRICS
 from engine.thresholds import Curve, rates
-from engine.trained import Trained
+from engine.trained import Threshold, Trained
 
 THRESHOLDS = tuple(step / 20 for step in range(1, 20))
 """T of the curves over the threshold: 0.05, 0.10 … 0.95."""
@@ -64,7 +64,7 @@ class Scored:
     frame: tuple[int, int]
 
 
-def predict(trained: Trained, sample: Sample, native: bool, threshold: float | None) -> Predicted:
+def predict(trained: Trained, sample: Sample, native: bool, threshold: Threshold) -> Predicted:
     """Predict one image, at its own size or at the network's, beside its truth.
 
     Raises:
@@ -83,7 +83,7 @@ def predict(trained: Trained, sample: Sample, native: bool, threshold: float | N
     return Predicted(p, trained.masks(p, threshold), truth, valid)
 
 
-def score(trained: Trained, sample: Sample, native: bool, threshold: float | None) -> Scored:
+def score(trained: Trained, sample: Sample, native: bool, threshold: Threshold) -> Scored:
     """Predict one image once, and take every metric of it."""
     made = predict(trained, sample, native, threshold)
     softmax = trained.predictor.head == "softmax"

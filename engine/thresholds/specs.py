@@ -88,7 +88,7 @@ class WantedRecall(Wish):
     """Mean recall on the validation images that is wanted."""
 
 
-Rule = Annotated[
-    Cls | Conditional | Crc | BestDice | WantedPrecision | WantedRecall, Field(discriminator="name")
-]
+AnyGuarantee = Cls | Conditional | Crc
+AnyWish = BestDice | WantedPrecision | WantedRecall
+Rule = Annotated[AnyGuarantee | AnyWish, Field(discriminator="name")]
 """Registry of threshold rules."""

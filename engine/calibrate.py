@@ -1,0 +1,304 @@
+"""Choose a decision threshold by a rule, and say what it promises of new images.
+
+Rules with a guarantee are calibrated on images that the run has never seen, by default its calib split:
+  cls          with probability 1 − α a new image misses at most ε of its lesion
+  conditional  the same of a calibration that is made once: with confidence 1 − δ, in 1 − α of all new images
+  crc          on average a new image misses at most α of its lesion
+Rules without one take what was best on the val split, and promise nothing of new images:
+  dice         the highest mean Dice
+  precision    the lowest T with a mean precision of --wanted or more
+  recall       the highest T with a mean recall of --wanted or more
+
+Writes RUN/thresholds.json, where `predict` and `evaluate` find it (--threshold cls), and for rules with a
+guarantee RUN/calibration.npz, from which the window's sliders answer, and RUN/report/guarantee.png.
+"""
+
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from engine import calibration, figures, tables, thresholds_file
+from engine.calibration import Calibration
+from engine.calibration_images import Gathered, Images, gathered, of_folder, of_split
+from engine.command import Parser, run
+from engine.data.split import SPLITS
+from engine.errors import InputError
+from engine.promises import Answer, Unit, answered, by, entries, left_out
+from engine.thresholds import softmax
+from engine.thresholds.specs import AnyGuarantee, AnyWish, Guarantee, Rule
+from engine.thresholds.words import percent
+from engine.thresholds_file import RULES, ClassEntry, Entry, named_rule
+from engine.trained import Trained
+
+NUMBERS = ("epsilon", "alpha", "delta", "wanted")
+"""Settings of the rules, which are flags."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Entry point of ``python -m engine.calibrate``."""
+    options = parse(arguments)
+    rule = chosen_rule(options)
+    trained = Trained.open(options.run, options.checkpoint, options.device).tiled(options.tile)
+    if isinstance(rule, Guarantee):
+        guarantee(trained, rule, options)
+    else:
+        wish(trained, rule, options)
+    print(
+        f"\nuse it: python -m engine.predict {options.run} IMAGES --threshold {options.rule}, "
+        f"or python -m engine.evaluate {options.run} --threshold {options.rule}"
+    )
+    return 0
+
+
+def parse(arguments: Sequence[str]) -> Namespace:
+    """The command line. Raises InputError for what cannot be used."""
+    parser = Parser("calibrate", __doc__ or "")
+    parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
+    parser.add_argument("--rule", required=True, choices=tuple(RULES), help="see above")
+    for name in NUMBERS:
+        parser.add_argument(f"--{name}", type=float, metavar="SHARE", help=_help(name))
+    parser.add_argument(
+        "--data", type=Path, metavar="FOLDER",
+        help="images and masks that were not trained on, laid out as the run's (default: a split of the run)",
+    )  # fmt: skip
+    parser.add_argument("--layout", help="of FOLDER, if it is not the run's data.layout")
+    parser.add_argument("--group", help="of FOLDER, if it is not the run's data.group (regular expression)")
+    parser.add_argument(
+        "--split", choices=SPLITS[1:],
+        help="of the run's images (default: calib for a guarantee, val for a rule without)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--unit", choices=("image", "group"),
+        help="what the promise is about: images, or groups (patients) of which every image keeps it "
+        "(default: groups where the layout knows them)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--together", action="store_true", help="one T and one promise for all classes at once"
+    )
+    parser.add_argument(
+        "--count-empty", action="store_true",
+        help="count images without lesion, which cannot miss one, as calibration images too",
+    )  # fmt: skip
+    parser.add_argument(
+        "--size", default="native", choices=("native", "trained"),
+        help="decide at the images' own size, or at the size the network saw (default: native)",
+    )  # fmt: skip
+    parser.add_argument("--checkpoint", help="best, last or a file (default: best if there is a val split)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, … (default: auto)")
+    parser.add_argument("--tile", type=int, help="longest side predicted at once, px (default: the run's)")
+    parser.add_argument("--no-figures", action="store_true", help="leave out the figure")
+    options = parser.parse_args(arguments)
+    if options.tile is not None and options.tile < 32:
+        raise InputError(f"--tile {options.tile} is too small: 32 or more would work.")
+    for name in ("layout", "group"):
+        if getattr(options, name) is not None and options.data is None:
+            raise InputError(f"--{name} is about another folder of images: give it with --data FOLDER.")
+    if options.data is not None and options.split is not None:
+        raise InputError("--data and --split both say which images: leave one of the two out.")
+    return options
+
+
+def _help(name: str) -> str:
+    """Help of a rule's setting, from the first spec that has it, and the rules that do."""
+    having = [rule for rule, spec in RULES.items() if name in spec.model_fields]
+    about = dict.fromkeys(str(RULES[rule].model_fields[name].description).rstrip(".") for rule in having)
+    default = RULES[having[0]].model_fields[name].default
+    return f"{'; or '.join(about)} (rules {', '.join(having)}; default: {default:g})".replace("%", "%%")
+
+
+def chosen_rule(options: Namespace) -> Rule:
+    """The rule with its settings. Raises InputError for flags that the rule does not have."""
+    rule = named_rule(
+        options.rule, {name: value for name in NUMBERS if (value := getattr(options, name)) is not None}
+    )
+    if not rule.guarantees:
+        for flag, usual in (("unit", None), ("together", False), ("count_empty", False)):
+            if getattr(options, flag) != usual:
+                raise InputError(
+                    f"--{flag.replace('_', '-')} is about a promise, and the rule {options.rule} makes none: "
+                    "leave it out, or take cls, conditional or crc."
+                )
+    elif options.split == "val":
+        raise InputError(
+            "--split val cannot calibrate a promise: validation images chose the best checkpoint, so new "
+            "images differ from them; calib, test, or --data FOLDER would work."
+        )
+    return rule
+
+
+def the_images(trained: Trained, options: Namespace, usual: str) -> Images:
+    """The images that the command line names."""
+    if options.data is not None:
+        return of_folder(trained, options.data, options.layout, options.group)
+    return of_split(trained, options.split or usual)
+
+
+# Rules with a guarantee
+
+
+def guarantee(trained: Trained, rule: AnyGuarantee, options: Namespace) -> None:
+    """Calibrate a promise, look at what it comes to on the test split, and save it all."""
+    images = the_images(trained, options, "calib")
+    found = gathered(trained, shown(images, options), options.size, curves=False)
+    unit: Unit = options.unit or ("group" if found.lesions.grouped else "image")
+    tested = test_images(trained, images, found, options)
+    found, tested = by(found, unit), None if tested is None else by(tested, unit)
+    together = options.together and len(trained.classes) > 1
+    answers = answered(rule, found, tested, together=together, count_empty=options.count_empty)
+    entry = Entry(
+        rule=rule,
+        together=together,
+        classes=entries(rule, answers, trained.classes, tested, unit),
+        predicted=trained.predicted(options.size),
+        data=described(images, found, unit, options),
+        made=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    # First what may fail for what is there already; each file is replaced in one step.
+    thresholds_file.write(trained.root, entry)
+    notes = found.notes + left_out(found)
+    calibration.write(trained.root, Calibration(found.lesions, entry.predicted, images.source, unit, notes))
+    written = [thresholds_file.FILE, calibration.FILE]
+    if not options.no_figures:
+        draw(trained, rule, answers, images, unit)
+        written.append("report/guarantee.png")
+    report(entry, images, unit, notes)
+    print(f"\nwritten in {trained.root}: {', '.join(written)}")
+
+
+def test_images(trained: Trained, images: Images, found: Gathered, options: Namespace) -> Gathered | None:
+    """The test split, without images that calibrated; None where there is none."""
+    if images.split == "test" or not trained.info["splits"]["test"]:
+        return None
+    tests = of_split(trained, "test")
+    if options.data is not None and not set(tests.groups) - set(found.lesions.names):
+        return None
+    try:
+        return gathered(trained, shown(tests, options), options.size, curves=True, besides=found.digests)
+    except InputError as error:
+        print(f"the test split is left out: {error}")
+        return None
+
+
+def described(images: Images, found: Gathered, unit: Unit, options: Namespace) -> dict[str, Any]:
+    """What thresholds.json says of the images."""
+    return {
+        "source": images.source,
+        "root": str(images.dataset.found.root),
+        "images": len(found.lesions.names),
+        "unit": unit,
+        "units": len(set(found.lesions.groups)),
+        "count_empty": bool(options.count_empty),
+        "names": found.lesions.names,
+        "fingerprint": found.fingerprint,
+    }
+
+
+def shown(images: Images, options: Namespace) -> Images:
+    """The images, with a bar on a terminal as they are gone through."""
+    return replace(images, watched=lambda samples, count: tqdm(
+        samples, total=count, desc=images.source, unit="image", leave=False,
+        disable=not sys.stderr.isatty(),
+    ))  # fmt: skip
+
+
+def draw(trained: Trained, rule: AnyGuarantee, answers: Sequence[Answer], images: Images, unit: Unit) -> None:
+    """Save the figure."""
+    rows = [
+        figures.GuaranteeRow(
+            answer.title, rule, answer.choice, answer.units, answer.test, answer.curves, unit
+        )
+        for answer in answers
+    ]
+    folder = trained.root / "report"
+    folder.mkdir(exist_ok=True)
+    title = f"{trained.root.name}: {thresholds_file.settings(rule)}, calibrated on {images.source}"
+    figures.save(figures.guarantee(rows, title), folder / "guarantee.png")
+
+
+def report(entry: Entry, images: Images, unit: Unit, notes: Sequence[str]) -> None:
+    """Print what was chosen, promised, and seen."""
+    checkpoint = f"{entry.predicted.checkpoint}, epoch {entry.predicted.epoch}"
+    print(f"{entry.settings}, calibrated on {images.source} ({entry.data['images']} images, {checkpoint})")
+    for note in notes:
+        print(note)
+    rows = []
+    for name, each in entry.classes.items():
+        test = each.test
+        kept = f"{test['kept']} of {test['n']}" if "kept" in test else "–"
+        expected = "{} … {}".format(*test["expected"]) if "expected" in test else "–"
+        missed = percent(test["fnr"]) if test else "–"
+        costs = [
+            percent(test[key]) if test.get(key) is not None else "–"
+            for key in ("precision", "precision_at_half")
+        ]
+        rows.append([name, str(each.n), f"{each.threshold:.6g}", kept, expected, missed, *costs])
+    head = ["class", f"{unit}s", "T", "kept in", "expected", "missed", "precision", "at T = 0.5"]
+    print("\n" + tables.text(head, rows))
+    if any(each.test for each in entry.classes.values()):
+        print(
+            f"kept in: test {unit}s that keep the promise, and in how many 95 % of test splits keep it; "
+            "missed: mean FNR there;\nprecision: mean over test images, at T and at 0.5"
+        )
+    else:
+        print("there are no test images to look at")
+    for name, each in entry.classes.items():
+        print(f"\n{name}: {each.words}" if len(entry.classes) > 1 else f"\n{each.words}")
+
+
+# Rules without a guarantee
+
+
+def wish(trained: Trained, rule: AnyWish, options: Namespace) -> None:
+    """Take the threshold that is best on validation images, and save it."""
+    images = the_images(trained, options, "val")
+    found = gathered(trained, shown(images, options), options.size, curves=True)
+    if not found.curves:
+        raise InputError(
+            f"{images.source} has too many pixels to look at all thresholds at once: fewer images, "
+            "or --size trained, would work."
+        )
+    classes = {}
+    for name, curves in zip(trained.classes, found.curves, strict=True):
+        wished = rule.bind()(curves)
+        rates = {key: None if np.isnan(value) else value for key, value in wished.rates._asdict().items()}
+        classes[name] = ClassEntry(
+            wished.threshold, wished.n, 0, softmax.words(rule, wished), {"reached": wished.reached, **rates}
+        )
+    entry = Entry(
+        rule=rule, together=False, classes=classes, predicted=trained.predicted(options.size),
+        data={
+            "source": images.source, "root": str(images.dataset.found.root), "unit": "image",
+            "images": len(found.lesions.names), "names": found.lesions.names,
+            "fingerprint": found.fingerprint,
+        },
+        made=datetime.now(UTC).isoformat(timespec="seconds"),
+    )  # fmt: skip
+    thresholds_file.write(trained.root, entry)
+    print(f"{entry.settings}, chosen on {images.source} ({len(found.lesions.names)} images)\n")
+    rows = [
+        [
+            name,
+            f"{each.threshold:.6g}",
+            *(_cell(each.details[key]) for key in ("precision", "recall", "dice")),
+        ]
+        for name, each in classes.items()
+    ]
+    print(tables.text(["class", "T", "precision", "recall", "dice"], rows))
+    for name, each in classes.items():
+        print(f"\n{name}: {each.words}" if len(classes) > 1 else f"\n{each.words}")
+    print(f"\nwritten in {trained.root}: {thresholds_file.FILE}")
+
+
+def _cell(rate: float | None) -> str:
+    return "–" if rate is None else percent(rate)
+
+
+if __name__ == "__main__":
+    run(main)
