@@ -10,10 +10,11 @@ Rules without one take what was best on the val split, and promise nothing of ne
   recall       the highest T with a mean recall of --wanted or more
 
 Writes RUN/thresholds.json, where `predict` and `evaluate` find it (--threshold cls), and for rules with a
-guarantee RUN/calibration.npz, from which the window's sliders answer, and RUN/report/guarantee.png.
+guarantee RUN/calibration.npz, from which the window's sliders answer, and RUN/report/guarantee-RULE.png.
 """
 
 import sys
+import textwrap
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import replace
@@ -33,10 +34,11 @@ from engine.errors import InputError
 from engine.promises import Answer, Unit, answered, by, entries, left_out
 from engine.thresholds import softmax
 from engine.thresholds.specs import AnyGuarantee, AnyWish, Guarantee, Rule
-from engine.thresholds.words import percent
 from engine.thresholds_file import RULES, ClassEntry, Entry, named_rule
 from engine.trained import Trained
 
+WIDTH = 100
+"""Of a terminal."""
 NUMBERS = ("epsilon", "alpha", "delta", "wanted")
 """Settings of the rules, which are flags."""
 
@@ -51,8 +53,8 @@ def main(arguments: Sequence[str]) -> int:
     else:
         wish(trained, rule, options)
     print(
-        f"\nuse it: python -m engine.predict {options.run} IMAGES --threshold {options.rule}, "
-        f"or python -m engine.evaluate {options.run} --threshold {options.rule}"
+        f"use it: python -m engine.predict {options.run} IMAGES --threshold {options.rule}\n"
+        f"        python -m engine.evaluate {options.run} --threshold {options.rule}"
     )
     return 0
 
@@ -167,7 +169,7 @@ def guarantee(trained: Trained, rule: AnyGuarantee, options: Namespace) -> None:
     written = [thresholds_file.FILE, calibration.FILE]
     if not options.no_figures:
         draw(trained, rule, answers, images, unit)
-        written.append("report/guarantee.png")
+        written.append(f"report/{picture(rule)}")
     report(entry, images, unit, notes)
     print(f"\nwritten in {trained.root}: {', '.join(written)}")
 
@@ -219,7 +221,12 @@ def draw(trained: Trained, rule: AnyGuarantee, answers: Sequence[Answer], images
     folder = trained.root / "report"
     folder.mkdir(exist_ok=True)
     title = f"{trained.root.name}: {thresholds_file.settings(rule)}, calibrated on {images.source}"
-    figures.save(figures.guarantee(rows, title), folder / "guarantee.png")
+    figures.save(figures.guarantee(rows, title), folder / picture(rule))
+
+
+def picture(rule: AnyGuarantee) -> str:
+    """Name of the figure's file."""
+    return f"guarantee-{rule.name}.png"
 
 
 def report(entry: Entry, images: Images, unit: Unit, notes: Sequence[str]) -> None:
@@ -232,24 +239,26 @@ def report(entry: Entry, images: Images, unit: Unit, notes: Sequence[str]) -> No
     for name, each in entry.classes.items():
         test = each.test
         kept = f"{test['kept']} of {test['n']}" if "kept" in test else "–"
-        expected = "{} … {}".format(*test["expected"]) if "expected" in test else "–"
-        missed = percent(test["fnr"]) if test else "–"
-        costs = [
-            percent(test[key]) if test.get(key) is not None else "–"
-            for key in ("precision", "precision_at_half")
-        ]
-        rows.append([name, str(each.n), f"{each.threshold:.6g}", kept, expected, missed, *costs])
-    head = ["class", f"{unit}s", "T", "kept in", "expected", "missed", "precision", "at T = 0.5"]
+        band = "{} … {}".format(*test["expected"]) if "expected" in test else "–"
+        shares = [_cell(test.get(key)) for key in ("fnr", "precision", "precision_at_half")]
+        rows.append([name, str(each.n), f"{each.threshold:.6g}", kept, band, *shares])
+    head = ["class", f"{unit}s", "T", "kept in", "band", "missed", "precision", "at T = 0.5"]
     print("\n" + tables.text(head, rows))
     if any(each.test for each in entry.classes.values()):
         print(
-            f"kept in: test {unit}s that keep the promise, and in how many 95 % of test splits keep it; "
-            "missed: mean FNR there;\nprecision: mean over test images, at T and at 0.5"
+            f"on the test split: in how many {unit}s the promise was kept, and the band in which that lies in "
+            "95 %\nof test splits; mean share missed; mean precision at T, and at 0.5"
         )
     else:
         print("there are no test images to look at")
+    say(entry)
+
+
+def say(entry: Entry) -> None:
+    """Print what is promised, or that nothing is."""
     for name, each in entry.classes.items():
-        print(f"\n{name}: {each.words}" if len(entry.classes) > 1 else f"\n{each.words}")
+        words = f"{name}: {each.words}" if len(entry.classes) > 1 else each.words
+        print("\n" + textwrap.fill(words, WIDTH, break_on_hyphens=False))
 
 
 # Rules without a guarantee
@@ -291,13 +300,12 @@ def wish(trained: Trained, rule: AnyWish, options: Namespace) -> None:
         for name, each in classes.items()
     ]
     print(tables.text(["class", "T", "precision", "recall", "dice"], rows))
-    for name, each in classes.items():
-        print(f"\n{name}: {each.words}" if len(classes) > 1 else f"\n{each.words}")
+    say(entry)
     print(f"\nwritten in {trained.root}: {thresholds_file.FILE}")
 
 
 def _cell(rate: float | None) -> str:
-    return "–" if rate is None else percent(rate)
+    return "–" if rate is None or np.isnan(rate) else f"{100 * rate:.1f} %"
 
 
 if __name__ == "__main__":
