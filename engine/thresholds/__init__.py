@@ -24,6 +24,7 @@ from engine.thresholds.curves import (
 )
 from engine.thresholds.lesions import Lesions, Units, gather, lesion_probabilities
 from engine.thresholds.rules import Choice, attainable, mean_bound
+from engine.thresholds.softmax import Wished, best_dice, wanted_precision, wanted_recall
 from engine.thresholds.words import promise
 
 __all__ = [
@@ -34,7 +35,9 @@ __all__ = [
     "Rates",
     "Skipped",
     "Units",
+    "Wished",
     "attainable",
+    "best_dice",
     "cls_needs",
     "cls_threshold",
     "conditional_cls_threshold",
@@ -52,4 +55,6 @@ __all__ = [
     "precision_recall",
     "promise",
     "rates",
+    "wanted_precision",
+    "wanted_recall",
 ]

@@ -90,6 +90,12 @@ class Histogram:
         ranks = np.linspace(0, max(self.total - 1, 0), min(count, self.total)).astype(np.int64)
         return np.asarray(HALVES[(self.total - self.passing).searchsorted(ranks, side="right") - 1])
 
+    def observed(self, low: float, high: float) -> NDArray[np.float64]:
+        """The different probabilities that occur in (low, high], ascending."""
+        first, last = HALVES.searchsorted([low, high], side="right")
+        passing = self.passing[first : last + 1]
+        return np.asarray(HALVES[first:last][passing[:-1] > passing[1:]])
+
 
 @dataclass(frozen=True)
 class Sorted:
@@ -113,6 +119,14 @@ class Sorted:
         """Probabilities that occur, from the least to the largest, about evenly many pixels apart."""
         ranks = np.linspace(0, max(self.total - 1, 0), min(count, self.total)).astype(np.int64)
         return self.values[ranks].astype(np.float64)
+
+    def observed(self, low: float, high: float) -> NDArray[np.float64]:
+        """The different probabilities that occur in (low, high], ascending; both in [0, 1], or below 0."""
+        first, last = self.total - self.above(np.nextafter([low, high], 2))
+        values = self.values[first:last]
+        different = np.ones(values.size, bool)
+        np.not_equal(values[1:], values[:-1], out=different[1:])
+        return values[different].astype(np.float64) + 0.0  # which makes 0 of −0.0
 
 
 @dataclass(frozen=True)
@@ -167,6 +181,13 @@ class Curve:
         # Beyond [0, 1] all thresholds say the same, and a narrower float may not hold them.
         inside = thresholds.clip(0, 2)
         return self.positives.above(inside), self.negatives.above(inside)
+
+    def observed(self, low: float = -1.0, high: float = 1.0) -> NDArray[np.float64]:
+        """The different probabilities that occur in (low, high], float64, ascending.
+
+        All T between two neighbours, the upper one included, give the same counts.
+        """
+        return np.union1d(self.positives.observed(low, high), self.negatives.observed(low, high))
 
 
 def check(p: NDArray[Any], y: NDArray[Any], valid: NDArray[Any] | None) -> None:

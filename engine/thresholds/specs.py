@@ -61,10 +61,10 @@ class Crc(Guarantee):
 
 
 class BestDice(Wish):
-    """The threshold of the highest mean Dice on the validation images."""
+    """The threshold of the highest mean Dice on the validation images; of several the one nearest to 0.5."""
 
     target: ClassVar[str] = "engine.thresholds.softmax:best_dice"
-    title: ClassVar[str] = "Best Dice"
+    title: ClassVar[str] = "Best mean Dice, no guarantee"
     name: Literal["dice"] = "dice"
 
 
@@ -72,7 +72,7 @@ class WantedPrecision(Wish):
     """The lowest threshold with a mean precision of the target or more on the validation images."""
 
     target: ClassVar[str] = "engine.thresholds.softmax:wanted_precision"
-    title: ClassVar[str] = "Wanted precision"
+    title: ClassVar[str] = "Wanted mean precision, no guarantee"
     name: Literal["precision"] = "precision"
     wanted: float = setting(0.9, ge=0, le=1)
     """Mean precision on the validation images that is wanted."""
@@ -82,7 +82,7 @@ class WantedRecall(Wish):
     """The highest threshold with a mean recall of the target or more on the validation images."""
 
     target: ClassVar[str] = "engine.thresholds.softmax:wanted_recall"
-    title: ClassVar[str] = "Wanted recall"
+    title: ClassVar[str] = "Wanted mean recall, no guarantee"
     name: Literal["recall"] = "recall"
     wanted: float = setting(0.9, ge=0, le=1)
     """Mean recall on the validation images that is wanted."""
