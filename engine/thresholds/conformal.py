@@ -9,17 +9,22 @@ the training-conditional rule, Vovk 2012.
 """
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import bdtr
+from scipy.special import betaincc
 
 from engine.errors import InputError
 
 Values = NDArray[Any]
 """Floating numbers, in the width that they were observed in."""
+
+COUNTABLE = 2**53
+"""More images than anybody has, and the last number up to which floating numbers count one by one."""
 
 
 def critical_threshold(lesion_probabilities: ArrayLike, epsilon: float) -> float:
@@ -39,7 +44,6 @@ def critical_threshold(lesion_probabilities: ArrayLike, epsilon: float) -> float
     Raises:
         InputError: ε outside 0…1, or a value that is no probability.
     """
-    _require_share("epsilon", epsilon)
     values = probabilities(lesion_probabilities)
     rank = missable(values.size, epsilon)
     if rank == values.size:
@@ -62,7 +66,7 @@ def cls_threshold(critical: ArrayLike, alpha: float) -> float:
         :func:`cls_needs` images. inf if k = n + 1, that is for α = 1, which promises nothing.
 
     Raises:
-        InputError: α outside 0…1, or a critical threshold that is NaN or below 0.
+        InputError: α outside 0…1, or a critical threshold that is neither a probability nor inf.
     """
     ranked = np.sort(_critical(critical))
     return _ranked(ranked, cls_rank(ranked.size, alpha))
@@ -83,7 +87,7 @@ def conditional_cls_threshold(critical: ArrayLike, alpha: float, delta: float) -
         As :func:`cls_threshold`; 0 if k = 0, for which :func:`conditional_needs` says what would do.
 
     Raises:
-        InputError: α or δ outside 0…1, or a critical threshold that is NaN or below 0.
+        InputError: α or δ outside 0…1, or a critical threshold that is neither a probability nor inf.
     """
     ranked = np.sort(_critical(critical))
     return _ranked(ranked, conditional_rank(ranked.size, alpha, delta))
@@ -106,7 +110,7 @@ def crc_threshold(lesion_probabilities_per_image: Iterable[ArrayLike], alpha: fl
     Raises:
         InputError: α outside 0…1, or a value that is no probability.
     """
-    images = [np.sort(probabilities(given)) for given in lesion_probabilities_per_image]
+    images = [np.sort(image) for image in _images(lesion_probabilities_per_image)]
     return crc_of([(image,) for image in images if image.size], alpha)
 
 
@@ -118,11 +122,10 @@ def crc_of(units: Sequence[Sequence[Values]], alpha: float) -> float:
             a unit without any has no loss at any λ.
         alpha: bound of the mean loss, 0…1.
     """
-    _require_share("alpha", alpha)
+    alpha = _share("alpha", alpha)
 
     def kept(threshold: float) -> bool:
-        # fsum rounds once, so that no order of the images decides a tie.
-        return (math.fsum(map(float, worst_fnr(units, threshold))) + 1) / (len(units) + 1) <= alpha
+        return risk_bound(units, threshold) <= alpha
 
     if not kept(0.0):
         return 0.0
@@ -133,25 +136,47 @@ def crc_of(units: Sequence[Sequence[Values]], alpha: float) -> float:
     return _last(kept, np.result_type(*kinds) if kinds else np.dtype(np.float64))
 
 
+def risk_bound(units: Sequence[Sequence[Values]], threshold: float) -> float:
+    """``(Σ FNR_i(λ) + 1) / (n + 1)``, which CRC holds against α; each unit counts by its largest FNR.
+
+    It is a sum of fractions, rounded once: so 15 % that are missed are 15 % in floating numbers too, as
+    ``j / m`` is in :func:`missable`, and no order of the units decides a tie.
+
+    Args:
+        units: as for :func:`crc_of`.
+        threshold: λ, any number or inf.
+
+    Raises:
+        InputError: λ is NaN.
+    """
+    part, whole = _total([_worst(unit, threshold) for unit in units])
+    return (part + whole) / (whole * (len(units) + 1))
+
+
 def worst_fnr(units: Sequence[Sequence[Values]], threshold: float) -> NDArray[np.float64]:
     """Of each unit the largest FNR of its images or classes at λ, float64 (n,); 0 of one that has none.
 
     Args:
         units: as for :func:`crc_of`.
         threshold: λ, any number or inf.
+
+    Raises:
+        InputError: λ is NaN.
     """
-    return np.array(
-        [max((fnr(values, threshold) for values in unit), default=0.0) for unit in units], np.float64
-    )
-
-
-def fnr(values: Values, threshold: float) -> float:
-    """Share of sorted lesion probabilities (m,), m ≥ 1, that are below λ, compared as exact numbers."""
-    return float(below(values, threshold)) / values.size
+    shares = [_worst(unit, threshold) for unit in units]
+    return np.array([missed / size for missed, size in shares], np.float64)
 
 
 def below(values: Values, threshold: float) -> int:
-    """How many of the sorted values are below λ, neither being rounded to the other's type."""
+    """How many of the sorted values are below λ, neither being rounded to the other's type.
+
+    Raises:
+        InputError: λ is NaN.
+    """
+    if math.isnan(threshold):
+        raise InputError("a threshold is NaN: a number is needed, 0 to 1 for a choice between voxels.")
+    if threshold <= 0:
+        return 0
     if threshold > 1:
         return values.size
     own = values.dtype.type(threshold)
@@ -168,13 +193,13 @@ def critical_of(values: Values, epsilon: float) -> float:
 
 def missable(count: int, epsilon: float) -> int:
     """``max{j : j / count <= ε}``, j from 0 to count, by the comparison by which an FNR is judged."""
-    _require_share("epsilon", epsilon)
+    epsilon = _share("epsilon", epsilon)
     return _most(lambda j: j / count <= epsilon, int(epsilon * count), count) if count else 0
 
 
 def cls_rank(n: int, alpha: float) -> int:
     """``max{k : k / (n + 1) <= α}``, 0 … n + 1."""
-    _require_share("alpha", alpha)
+    alpha = _share("alpha", alpha)
     return _most(lambda k: k / (n + 1) <= alpha, int(alpha * (n + 1)), n + 1)
 
 
@@ -183,58 +208,50 @@ def conditional_rank(n: int, alpha: float, delta: float) -> int:
 
     ``P(Beta(k, n + 1 − k) > α)`` is the probability that fewer than k of n images fail, each with α.
     """
-    _require_share("alpha", alpha)
-    _require_share("delta", delta)
+    alpha, delta = _share("alpha", alpha), _share("delta", delta)
     if alpha == 1 or delta == 1:
         return n + 1
-    # It rises with k: from 0 at k = 0, which is nothing that bdtr knows, to 1 − α ** n at k = n.
-    chances = bdtr(np.arange(n, dtype=np.float64), n, alpha) if n else np.empty(0)
-    return int(np.searchsorted(chances, delta, side="right"))
+    if delta == 0:  # a chance too small for a floating number is none the less above 0
+        return 0
+    # It rises with k.
+    return bisect_right(range(1, n + 1), delta, key=lambda k: float(betaincc(k, n + 1 - k, alpha)))
 
 
 def cls_needs(alpha: float) -> int | None:
     """The fewest calibration images with which CLS and CRC can keep α: ``1 / (n + 1) <= α``.
 
-    None for α = 0, which no number of images can keep.
+    None where 2^53 images would not do, as for α = 0, which no number of images can keep.
     """
-    _require_share("alpha", alpha)
-    if alpha < 2.0**-52:  # no counting number comes near enough to 1 / α
-        return None
-    n = max(0, round(1 / alpha) - 2)
-    while 1 / (n + 1) > alpha:
-        n += 1
-    return n
+    alpha = _share("alpha", alpha)
+    return _fewest(lambda n: 1 / (n + 1) <= alpha, 0)
 
 
 def conditional_needs(alpha: float, delta: float) -> int | None:
     """The fewest calibration images with which training-conditional CLS can keep α: ``(1 − α)^n <= δ``.
 
-    None for α = 0 or δ = 0 (unless the other is 1), which no number of images can keep.
+    None where 2^53 images would not do, as for α = 0 or δ = 0 (unless the other is 1), which no number of
+    images can keep.
     """
-    _require_share("alpha", alpha)
-    _require_share("delta", delta)
+    alpha, delta = _share("alpha", alpha), _share("delta", delta)
     if alpha == 1 or delta == 1:
         return 0
-    if not alpha or not delta:
+    if delta == 0:
         return None
-    estimate = math.log(delta) / math.log1p(-alpha)
-    if not estimate < 2**31:
-        return None
-    n = max(1, math.floor(estimate) - 2)
-    while not bdtr(0.0, n, alpha) <= delta:
-        n += 1
-    return n
+    return _fewest(lambda n: float(betaincc(1, n, alpha)) <= delta, 1)
 
 
-def probabilities(given: ArrayLike) -> Values:
-    """A flat array of probabilities in their own type. Raises InputError unless all are in [0, 1]."""
-    values = np.ravel(np.asarray(given))
-    if values.dtype.kind in "iub":
-        values = values.astype(np.float64)
-    if values.dtype.kind != "f" or values.dtype.itemsize > 8:
-        raise InputError(f"probabilities are of type {values.dtype}: float16, float32 or float64 would work.")
-    values = values.astype(values.dtype.newbyteorder("="), copy=False)
-    require_probabilities(values)
+def probabilities(given: ArrayLike, name: str = "") -> Values:
+    """A flat array of probabilities in their own type.
+
+    Args:
+        given: an array of a floating type, or numbers in a list.
+        name: of the image, for messages.
+
+    Raises:
+        InputError: another type, or a value that is not in [0, 1].
+    """
+    values = _numbers(given, f"the probabilities{_of(name)}")
+    require_probabilities(values, name)
     return values
 
 
@@ -242,25 +259,76 @@ def require_probabilities(values: Values, name: str = "") -> None:
     """Raise InputError unless all values are in [0, 1]; names logits where they look like them."""
     if not values.size or (values.min() >= 0 and values.max() <= 1):  # NaN is neither
         return
-    of = f" of {name}" if name else ""
-    if np.isnan(values).any():
+    missing = int(np.isnan(values).sum())
+    if missing:
         raise InputError(
-            f"{int(np.isnan(values).sum())} of {values.size} probabilities{of} are NaN: numbers from 0 to 1 "
-            "are needed."
+            f"{missing} of {values.size} probabilities{_of(name)} are NaN: numbers from 0 to 1 are needed."
         )
     raise InputError(
-        f"the probabilities{of} go from {float(values.min()):g} to {float(values.max()):g}, so they may be "
-        "logits: what a sigmoid or softmax makes of them, 0 to 1, would work."
+        f"the probabilities{_of(name)} go from {float(values.min()):g} to {float(values.max()):g}, so they "
+        "may be logits: what a sigmoid or softmax makes of them, 0 to 1, would work."
     )
 
 
+def _images(given: Iterable[ArrayLike]) -> list[Values]:
+    try:
+        images = list(given)
+    except TypeError as error:
+        raise InputError(
+            f"{given!r} is no sequence of images: one array for each image would work."
+        ) from error
+    for number, image in enumerate(images, 1):
+        if isinstance(image, Real) or getattr(image, "shape", None) == ():
+            raise InputError(
+                f"image {number} is the single number {float(image):g}: one array of lesion "  # type: ignore[arg-type]
+                "probabilities for each image would work."
+            )
+    return [probabilities(image, f"image {number}") for number, image in enumerate(images, 1)]
+
+
 def _critical(given: ArrayLike) -> Values:
-    values = np.ravel(np.asarray(given))
-    if values.dtype.kind != "f":
-        values = values.astype(np.float64)
-    if values.size and not values.min() >= 0:
-        raise InputError("a critical threshold is NaN or below 0: probabilities or inf are needed.")
+    values = _numbers(given, "the critical thresholds")
+    # inf is of an image that cannot fail; other numbers above 1 are of something else than probabilities.
+    wrong = values[~((values >= 0) & ((values <= 1) | np.isposinf(values)))]
+    if wrong.size:
+        raise InputError(
+            f"a critical threshold is {float(wrong[0]):g}: a probability from 0 to 1, or inf, would work."
+        )
     return values
+
+
+def _numbers(given: ArrayLike, what: str) -> Values:
+    """A flat array of floating numbers, in the machine's byte order."""
+    try:
+        values = np.ravel(np.asarray(given))
+    except ValueError as error:
+        raise InputError(
+            f"{what} are lists of different lengths: an array, or a list of numbers, would work."
+        ) from error
+    if values.dtype.kind in "iu" and not hasattr(given, "dtype"):
+        values = values.astype(np.float64)  # 0 and 1, written without a point
+    if values.dtype.kind != "f" or values.dtype.itemsize > 8:
+        raise InputError(f"{what} are of type {values.dtype}: float16, float32 or float64 would work.")
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
+def _of(name: str) -> str:
+    return f" of {name}" if name else ""
+
+
+def _worst(unit: Sequence[Values], threshold: float) -> tuple[int, int]:
+    """Voxels missed, and voxels, of the image or class of a unit that misses most at λ."""
+    shares = [(below(values, threshold), values.size) for values in unit]
+    return max(shares, key=lambda share: share[0] / share[1], default=(0, 1))
+
+
+def _total(shares: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """The sum of fractions, as a fraction; by halves, so that few of its numbers are long."""
+    if len(shares) < 2:
+        return shares[0] if shares else (0, 1)
+    half = len(shares) // 2
+    (part, whole), (other_part, other_whole) = _total(shares[:half]), _total(shares[half:])
+    return part * other_whole + other_part * whole, whole * other_whole
 
 
 def _ranked(ranked: Values, k: int) -> float:
@@ -295,6 +363,15 @@ def _last(holds: Callable[[float], bool], dtype: np.dtype[Any]) -> float:
     return float(np.array([low], code).view(dtype)[0])
 
 
-def _require_share(name: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise InputError(f"{name} is {value}: a share from 0 to 1 would work.")
+def _share(name: str, value: float) -> float:
+    """A share as Python's own float, with which a narrower type cannot round what it is compared with."""
+    if not isinstance(value, Real) or not 0 <= value <= 1:
+        raise InputError(f"{name} is {value!r}: a share from 0 to 1 would work.")
+    return float(value)
+
+
+def _fewest(holds: Callable[[int], bool], least: int) -> int | None:
+    """The smallest number from a least one on for which a condition holds, and keeps holding."""
+    counts = range(least, COUNTABLE)
+    place = bisect_left(counts, True, key=holds)
+    return counts[place] if place < len(counts) else None

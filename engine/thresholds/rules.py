@@ -1,6 +1,5 @@
 """The rules that guarantee something: from the lesion probabilities of calibration images to a threshold."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +14,7 @@ from engine.thresholds.conformal import (
     conditional_needs,
     conditional_rank,
     crc_of,
+    risk_bound,
 )
 from engine.thresholds.lesions import Units
 
@@ -99,4 +99,4 @@ def _conditional_alpha(above: int, n: int, delta: float) -> float:
 
 def mean_bound(units: Units, threshold: float) -> float:
     """The least α for which CRC would answer with T or a higher threshold: ``(Σ FNR + 1) / (n + 1)``."""
-    return (math.fsum(units.fnr(threshold).tolist()) + 1) / (units.n + 1)
+    return risk_bound(units.values, threshold)
