@@ -19,30 +19,17 @@ from engine.errors import InputError
 from engine.thresholds import Curve, Lesions, gather, lesion_probabilities
 from engine.thresholds.curves import Histogram, Sorted
 from napari_smm import targets
-from napari_smm.candidates import UNNAMED, Candidate, candidates, clash, known, predicted
+from napari_smm.candidates import UNNAMED, Candidate, clash, known, predicted
 from napari_smm.decisions import DroppedError
 from napari_smm.targets import Index, Target
-
-__all__ = [
-    "Annotated",
-    "Basis",
-    "Candidate",
-    "Read",
-    "Unit",
-    "annotated",
-    "basis",
-    "candidates",
-    "counted",
-    "from_run",
-    "gathered",
-    "read_all",
-]
 
 Ended = Callable[[], bool]
 """Says whether nobody waits for the result any more."""
 Values = NDArray[Any]
 Unit = Literal["image", "group", "volume"]
 
+SOON = 2**23
+"""Pixels that are counted at once, as that takes no longer than a moment."""
 ROWS = 256
 """Rows are read so many at a time, or a multiple: predictions are stored in pieces of that height."""
 
@@ -330,6 +317,89 @@ def basis(images: Sequence[Annotated], found: Known) -> Basis:
             f"all: up to {targets.MOST_PIXELS:,} would work."
         ),
     )
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What came of reading images.
+
+    Attributes:
+        reads: what was read, by its key.
+        basis: what it is; None if it cannot be used.
+        words: why not, in a sentence.
+    """
+
+    reads: Known
+    basis: Basis | None = None
+    words: str = ""
+
+
+def reading(
+    images: Sequence[Annotated], before: Known, doubted: frozenset[tuple[Any, ...]], ended: Ended
+) -> Reading:
+    """Read images, and count what is soon counted; or say why they cannot be used.
+
+    Arguments as :func:`read_all`.
+
+    Raises:
+        DroppedError: it has ended early.
+    """
+    reads: Known = {}
+    try:
+        reads = read_all(images, ended, before, doubted)
+        if sum(image.pixels for image in images) <= SOON:
+            reads = {key: counted(found, ended) for key, found in reads.items()}
+        return Reading(reads, basis(images, reads))
+    except (InputError, OSError) as error:
+        return Reading(reads, words=str(error))
+    except MemoryError:
+        return Reading(reads, words="there is not enough memory for these images: fewer would work.")
+
+
+def counting(images: Sequence[Annotated], reads: Known, ended: Ended) -> Reading:
+    """Count what was read at any threshold. Arguments and errors as :func:`reading`."""
+    try:
+        found = {key: counted(one, ended) for key, one in reads.items()}
+        return Reading(found, basis(images, found))
+    except (InputError, OSError) as error:
+        return Reading(reads, words=str(error))
+    except MemoryError:
+        words = "there is not enough memory to count all pixels: fewer images would work."
+        return Reading(reads, replace(basis(images, reads), no_curves=words))
+
+
+@dataclass(frozen=True)
+class RunCalibration:
+    """A run's own calibration, as it was when it was looked at.
+
+    Attributes:
+        root: the run directory; None where there is no run.
+        stamp: another one if the file is another; None without a file.
+        basis: what it holds; None without one that can be read.
+        words: why it cannot be read, in a sentence.
+    """
+
+    root: Path | None = None
+    stamp: tuple[int, int] | None = None
+    basis: Basis | None = None
+    words: str = ""
+
+
+def look(root: Path, before: RunCalibration, ended: Ended) -> RunCalibration:
+    """A run's own calibration; the very same as before where the file is the same."""
+    try:
+        about = (root / calibration.FILE).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return RunCalibration(root)
+    except OSError as error:
+        return RunCalibration(root, words=f"{root} cannot be read ({error.strerror or error}).")
+    stamp = about.st_mtime_ns, about.st_size
+    if (before.root, before.stamp) == (root, stamp):
+        return before
+    try:
+        return RunCalibration(root, stamp, from_run(root))
+    except InputError as error:
+        return RunCalibration(root, stamp, words=str(error))
 
 
 def from_run(root: Path) -> Basis | None:
