@@ -5,6 +5,7 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -87,3 +88,34 @@ def arithmetic(threads: int | None, deterministic: bool) -> Iterator[None]:
         torch.use_deterministic_algorithms(before[1], warn_only=before[2])
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before[3:5]
         torch.utils.deterministic.fill_uninitialized_memory = before[5]  # type: ignore[attr-defined]
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """For a block, float32 that is float32, and one result for one input; set back after it.
+
+    CUDA else multiplies the float32 of convolutions, and of matrices where someone allowed it, as TF32,
+    which keeps 10 bits of 23; and some of cuDNN's algorithms add up in an order of chance.
+    """
+    switches = _switches()
+    before = [getattr(holder, name) for holder, name, _ in switches]
+    try:
+        for holder, name, value in switches:
+            setattr(holder, name, value)
+        yield
+    finally:
+        for (holder, name, _), value in zip(switches, before, strict=True):
+            setattr(holder, name, value)
+
+
+def _switches() -> list[tuple[Any, str, Any]]:
+    """Where PyTorch keeps each setting, its name, and the value for full precision."""
+    backends: Any = torch.backends
+    cudnn = [(backends.cudnn, "deterministic", True), (backends.cudnn, "benchmark", False)]
+    if hasattr(backends.cudnn, "conv"):  # from 2.9 on, where the older names may not be mixed with these
+        operations = [
+            getattr(part, name) for part in (backends.cudnn, backends.mkldnn) for name in ("conv", "rnn")
+        ]
+        operations += [backends.cuda.matmul, backends.mkldnn.matmul]
+        return [*cudnn, *((operation, "fp32_precision", "ieee") for operation in operations)]
+    return [*cudnn, (backends.cudnn, "allow_tf32", False), (backends.cuda.matmul, "allow_tf32", False)]

@@ -15,17 +15,12 @@ from typing import Any, Literal
 
 import numpy as np
 import psutil
-import torch
-import torch.nn.functional as F
 import zarr
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from engine import lock
-from engine.data.normalize import normalised, white
-from engine.data.passes import affine_of
 from engine.data.rows import Rows, open_rows
-from engine.data.store import seen
 from engine.disk import replace_text, sweep
 from engine.errors import InputError
 from engine.trained import Trained
@@ -162,46 +157,11 @@ def frame(trained: Trained, rows: Rows) -> tuple[int, int]:
 def probabilities(trained: Trained, rows: Rows, progress: Progress) -> Iterator[NDArray[np.float32]]:
     """What :meth:`Trained.probability` gives for the image, float32 (C, rows, W) from top to bottom.
 
-    Equal to within 1e-6: the tiles, their weights and sums are the same, but where a vector instruction
-    begins in a row can decide a last bit.
-
     Raises:
         InputError: the image, or as much of it as is needed at once, does not fit in memory.
     """
     require_memory(trained, rows, psutil.virtual_memory().available)
-    data = trained.config.data
-    if data.size is not None:
-        yield from _resized(trained, rows.read(0, rows.shape[0]), progress)
-        return
-
-    method = data.normalization
-    scale, shift = affine_of(rows.bands, rows.shape, rows.dtype, method, top=white(rows.dtype))
-
-    def read(first: int, last: int) -> torch.Tensor:
-        return _tensor(normalised(rows.read(first, last), scale, shift, method))
-
-    for p in trained.predictor.rows(read, rows.shape[:2], progress.tick):
-        yield p[0].numpy()
-
-
-def _resized(trained: Trained, image: NDArray[Any], progress: Progress) -> Iterator[NDArray[np.float32]]:
-    """The same for a run whose images were resized, all at once."""
-    data, native = trained.config.data, image.shape[:2]
-    small, scale, shift = seen(image, data)
-    values = _tensor(normalised(small, scale, shift, data.normalization))
-
-    def read(first: int, last: int) -> torch.Tensor:
-        return values[:, :, first:last]
-
-    p = torch.cat(list(trained.predictor.rows(read, small.shape[:2], progress.tick)), dim=2)
-    if p.shape[2:] != native:
-        p = F.interpolate(p, size=native, mode="bilinear", align_corners=False)
-    yield p[0].numpy()
-
-
-def _tensor(values: NDArray[np.float32]) -> torch.Tensor:
-    """(rows, W, channels) → (1, channels, rows, W)."""
-    return torch.from_numpy(values).permute(2, 0, 1)[None]
+    yield from trained.probabilities(rows, progress.tick)
 
 
 def require_memory(trained: Trained, rows: Rows, free: float) -> None:

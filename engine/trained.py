@@ -1,6 +1,6 @@
 """A trained run, ready to predict: the one prediction path of predict, evaluate and calibrate."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from engine import checkpoint, fingerprint
 from engine.calibration import Predicted
 from engine.config import RunConfig, read_file, resolve
-from engine.data.normalize import normalised
-from engine.data.store import seen
+from engine.data.normalize import normalised, white
+from engine.data.passes import affine_of
+from engine.data.rows import Rows, rows_of
+from engine.data.store import resized, seen
 from engine.device import find_device
 from engine.errors import InputError
 from engine.head import labels
@@ -131,10 +133,10 @@ class Trained:
         resized if the settings say so, on the CPU."""
         data = self.config.data
         frame, scale, shift = seen(image, data)
-        return torch.from_numpy(normalised(frame, scale, shift, data.normalization)).permute(2, 0, 1)[None]
+        return _tensor(normalised(frame, scale, shift, data.normalization))
 
     def probability(self, image: NDArray[Any], *, native: bool = True) -> NDArray[np.float32]:
-        """Foreground probabilities of one image.
+        """Foreground probabilities of one image, bit for bit those of :meth:`probabilities`.
 
         Args:
             image: (H, W, channels) as read, any real dtype.
@@ -142,11 +144,51 @@ class Trained:
 
         Returns:
             float32 (C, H, W) in [0, 1].
+
+        Raises:
+            InputError: the image is not finite.
         """
-        p = self.predictor.probability(self.as_seen(image))
-        if native and p.shape[2:] != image.shape[:2]:
-            p = F.interpolate(p, size=image.shape[:2], mode="bilinear", align_corners=False)
-        return np.asarray(p[0].cpu().numpy())
+        parts = list(self.probabilities(rows_of(image), native=native))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+    def probabilities(
+        self, rows: Rows, ticked: Callable[[], None] = lambda: None, *, native: bool = True
+    ) -> Iterator[NDArray[np.float32]]:
+        """Foreground probabilities of an image that need not fit in memory, a few rows at a time.
+
+        On one machine a bit of them depends on the image alone, not on how it is read. Runs with
+        ``data.size`` take the image as a whole.
+
+        Args:
+            rows: the image.
+            ticked: called after each tile.
+            native: at the image's own size, else at the size that the network saw.
+
+        Yields:
+            float32 (C, rows, W) in [0, 1], from top to bottom.
+        """
+        data, top = self.config.data, white(rows.dtype)
+        if data.size is None:
+            for p in self._tile_rows(rows, top, ticked):
+                yield _clipped(p)
+            return
+        shape = rows.shape[:2]
+        small = rows_of(resized(rows.read(0, shape[0]), data.size, labels=False))
+        # Resizing turns all but uint8 into float32: what is white, the file's own kind says.
+        p = torch.cat(list(self._tile_rows(small, top, ticked)), dim=2)
+        if native and p.shape[2:] != shape:
+            p = F.interpolate(p, size=shape, mode="bilinear", align_corners=False)
+        yield _clipped(p)
+
+    def _tile_rows(self, rows: Rows, top: float, ticked: Callable[[], None]) -> Iterator[torch.Tensor]:
+        """The same of an image as the network sees it, float32 (1, C, rows, W)."""
+        method = self.config.data.normalization
+        scale, shift = affine_of(rows.bands, rows.shape, rows.dtype, method, top=top)
+
+        def read(first: int, last: int) -> torch.Tensor:
+            return _tensor(normalised(rows.read(first, last), scale, shift, method))
+
+        return self.predictor.rows(read, rows.shape[:2], ticked)
 
     def rule(self, threshold: Threshold) -> str:
         """How probabilities become masks, in words."""
@@ -174,3 +216,14 @@ class Trained:
             thresholds = [threshold] * len(p)
         label = labels(torch.from_numpy(p)[None], self.predictor.head, thresholds)
         return np.asarray(label[0].numpy().astype(np.uint8))
+
+
+def _tensor(values: NDArray[np.float32]) -> torch.Tensor:
+    """(rows, W, channels) → (1, channels, rows, W), lying in memory as it is written here: convolutions of
+    what lies otherwise add up in another order."""
+    return torch.from_numpy(np.ascontiguousarray(values)).permute(2, 0, 1)[None]
+
+
+def _clipped(p: torch.Tensor) -> NDArray[np.float32]:
+    """(1, C, rows, W) → (C, rows, W). Resizing rounds, and may leave 0…1 by the last bit."""
+    return np.asarray(p[0].clamp_(0, 1).numpy())

@@ -1,5 +1,6 @@
 """Normalisation of an image that does not fit in memory, in passes over a few of its rows at a time."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -19,8 +20,8 @@ def affine_of(
 ) -> tuple[Image, Image]:
     """Scale and shift as :func:`engine.data.normalize.affine` gives them for the whole image.
 
-    Percentiles and ends are exactly the same, mean and deviation but for the last bits of float64.
-    Memory does not grow with the image.
+    Percentiles and ends are exactly the same, mean and deviation but for the last bits of float64. How
+    the image is cut into bands changes no bit. Memory hardly grows with the image: by two numbers a row.
 
     Args:
         passes: the image.
@@ -36,7 +37,7 @@ def affine_of(
     if method == "imagenet":
         return constant(channels, top)
     if method == "zscore":
-        return mapped(_moments(passes, count, channels))
+        return mapped(_moments(passes, count, channels, dtype))
     if method == "unit":
         least, most = ranked(passes, dtype, channels, [0, count - 1]).T
         return mapped(list(zip(least, most - least, strict=True)))
@@ -46,18 +47,47 @@ def affine_of(
     return mapped([_percentiles(*channel, *(place % 1 for place in at)) for channel in values.tolist()])
 
 
-def _moments(passes: Passes, count: int, channels: int) -> list[tuple[float, float]]:
-    """Mean and deviation of each channel. In two passes, as squares of large numbers would cancel."""
-    total = np.zeros(channels)
-    for band in passes():
-        total += [band[..., channel].astype(np.float64).sum() for channel in range(channels)]
-    mean = total / count
-    square = np.zeros(channels)
+def _moments(passes: Passes, count: int, channels: int, dtype: np.dtype[Any]) -> list[tuple[float, float]]:
+    """Mean and deviation of each channel, the same however the image is cut into bands."""
+    moments = _exact_moments if dtype.kind == "u" else _moments_by_row
+    return moments(passes, count, channels)
+
+
+def _exact_moments(passes: Passes, count: int, channels: int) -> list[tuple[float, float]]:
+    """Those of whole numbers, from whole sums: exact until the last division and root."""
+    total, square = [0] * channels, [0] * channels
     for band in passes():
         for channel in range(channels):
-            away = (band[..., channel].astype(np.float64) - mean[channel]).ravel()
-            square[channel] += away @ away
+            pixels = band[..., channel].astype(np.int64)
+            total[channel] += int(pixels.sum())
+            square[channel] += int(np.multiply(pixels, pixels, out=pixels).sum())
+    return [
+        (t / count, math.sqrt((count * s - t * t) / (count * count)))
+        for t, s in zip(total, square, strict=True)
+    ]  # fmt: skip
+
+
+def _moments_by_row(passes: Passes, count: int, channels: int) -> list[tuple[float, float]]:
+    """Those of real numbers, in two passes, as squares of large numbers would cancel.
+
+    Each row is summed for itself, and then the rows' sums, so that it is always the same numbers that
+    are added in the same order.
+    """
+    mean = _row_sums(passes, np.zeros(channels), 1).sum(axis=1) / count
+    square = _row_sums(passes, mean, 2).sum(axis=1)
     return list(zip(mean.tolist(), np.sqrt(square / count).tolist(), strict=True))
+
+
+def _row_sums(passes: Passes, centre: NDArray[np.float64], power: int) -> NDArray[np.float64]:
+    """Sums over each row of (pixel - centre) or its square, float64 (channels, H)."""
+    sums = []
+    for band in passes():
+        rows = np.empty((len(centre), len(band)))
+        for channel, middle in enumerate(centre):
+            away = np.ascontiguousarray(band[..., channel], np.float64) - middle
+            rows[channel] = (away if power == 1 else np.multiply(away, away, out=away)).sum(axis=1)
+        sums.append(rows)
+    return np.concatenate(sums, axis=1)
 
 
 def _percentiles(

@@ -77,12 +77,22 @@ def open_rows(path: Path, channels: int, before_band: Callable[[], None] = lambd
     if path.is_dir():
         return _converted(_open_zarr(path, before_band), channels)
     image = read_image(Case(name=path.stem, images=(Source(path),), masks=()), channels)
+    return replace(rows_of(image, str(path)), before_band=before_band)
+
+
+def rows_of(image: NDArray[Any], name: str = "the image") -> Rows:
+    """An image in memory, (H, W, channels), of any real dtype.
+
+    Raises:
+        InputError: it is not finite.
+    """
+    pixels = picture(Raster(image), name)
 
     def read(first: int, last: int) -> NDArray[Any]:
-        return image[first:last]
+        return pixels[first:last]
 
-    height, width, count = image.shape
-    return Rows(str(path), (height, width, count), image.dtype, 1, read, before_band)
+    height, width, channels = pixels.shape
+    return Rows(name, (height, width, channels), pixels.dtype, 1, read, lambda: None)
 
 
 def _open_zarr(path: Path, before_band: Callable[[], None]) -> Rows:

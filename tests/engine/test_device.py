@@ -1,7 +1,10 @@
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 import torch
 
-from engine.device import arithmetic, find_device, find_precision
+from engine.device import arithmetic, find_device, find_precision, full_precision
 from engine.errors import InputError
 
 CPU = torch.device("cpu")
@@ -90,3 +93,57 @@ def test_without_a_number_the_threads_stay() -> None:
     before = torch.get_num_threads()
     with arithmetic(None, True):
         assert torch.get_num_threads() == before
+
+
+BACKENDS: Any = torch.backends
+
+
+def precisions() -> dict[str, Any]:
+    """How float32 is reckoned, and whether cuDNN may choose its algorithms."""
+    cudnn = BACKENDS.cudnn
+    found = {"deterministic": cudnn.deterministic, "benchmark": cudnn.benchmark}
+    if hasattr(cudnn, "conv"):
+        parts = {"cudnn": cudnn, "mkldnn": BACKENDS.mkldnn}
+        found |= {f"{name}.conv": part.conv.fp32_precision for name, part in parts.items()}
+        found |= {f"{name}.rnn": part.rnn.fp32_precision for name, part in parts.items()}
+        found["mkldnn.matmul"] = BACKENDS.mkldnn.matmul.fp32_precision
+        return {**found, "matmul": BACKENDS.cuda.matmul.fp32_precision}
+    return {**found, "conv": cudnn.allow_tf32, "matmul": BACKENDS.cuda.matmul.allow_tf32}
+
+
+@pytest.fixture
+def hasty() -> Iterator[dict[str, Any]]:
+    """Settings under which float32 would not be float32."""
+    before = precisions()
+    matmul = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    BACKENDS.cudnn.benchmark = True
+    found = precisions()
+    assert found != before
+    yield found
+    assert precisions() == found
+    torch.set_float32_matmul_precision(matmul)
+    BACKENDS.cudnn.benchmark = before["benchmark"]
+
+
+def test_full_precision_is_set_for_the_block_and_back_after_it(hasty: dict[str, Any]) -> None:
+    with full_precision():
+        inside = precisions()
+        assert inside.pop("deterministic")
+        assert not inside.pop("benchmark")
+        assert set(inside.values()) <= {"ieee", False}
+    assert precisions() == hasty
+    with pytest.raises(ZeroDivisionError), full_precision():
+        print(1 / 0)
+    assert precisions() == hasty
+
+
+@needs_cuda
+def test_float32_on_a_gpu_is_float32() -> None:
+    device = find_device("auto")
+    x = torch.randn(1, 64, 64, 64, generator=torch.Generator().manual_seed(0))
+    weight = torch.randn(64, 64, 3, 3, generator=torch.Generator().manual_seed(1)) / 24
+    exact = torch.nn.functional.conv2d(x.double(), weight.double())
+    with full_precision():
+        found = torch.nn.functional.conv2d(x.to(device), weight.to(device)).cpu()
+    assert (found.double() - exact).abs().max() < 2e-5

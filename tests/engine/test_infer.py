@@ -131,3 +131,55 @@ def test_half_precision_comes_back_as_float32():
     assert found.dtype == torch.float32
     assert not torch.equal(found, exact)
     torch.testing.assert_close(found, exact, atol=0.05, rtol=0.05)
+
+
+class Reckoning(Recorder):
+    """Remembers whether float32 was float32 in its forward, and can fail."""
+
+    def __init__(self, fails: bool = False) -> None:
+        super().__init__()
+        self.fails = fails
+        self.full: list[bool] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.full.append(not any(hasty()))
+        if self.fails:
+            raise ValueError("no")
+        return x
+
+
+def hasty() -> list[bool]:
+    """For each kind of operation on CUDA, whether it may be reckoned in TF32."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    if hasattr(cudnn, "conv"):
+        return [operation.fp32_precision == "tf32" for operation in (cudnn.conv, matmul)]
+    return [cudnn.allow_tf32, matmul.allow_tf32]
+
+
+@pytest.mark.parametrize("tile", [8, 64])
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_float32_is_full_float32_and_only_while_the_network_runs(tile, dtype):
+    before = hasty()
+    assert before[0]  # as PyTorch has it, convolutions on CUDA are reckoned in TF32
+    network, image = Reckoning(), torch.zeros(1, 1, 16, 16)
+    predictor(network, tile, dtype=dtype).logits(image)
+    for _ in predictor(network, tile, dtype=dtype).rows(
+        lambda first, last: image[:, :, first:last], (16, 16), lambda: None
+    ):
+        assert hasty() == before
+    assert hasty() == before
+    assert set(network.full) == {dtype is None}
+    with pytest.raises(ValueError, match="no"):
+        predictor(Reckoning(fails=True), tile, dtype=dtype).logits(image)
+    assert hasty() == before
+
+
+def test_rows_are_the_whole_to_within_rounding():
+    torch.manual_seed(0)
+    network = nn.Conv2d(2, 3, 3, padding=1)
+    image = torch.randn(1, 2, 50, 37)
+    one = predictor(network, 16, head="softmax")
+    found = torch.cat(
+        list(one.rows(lambda first, last: image[:, :, first:last], (50, 37), lambda: None)), dim=2
+    )
+    torch.testing.assert_close(found, one.probability(image), rtol=0, atol=1e-6)

@@ -1,12 +1,16 @@
 """A trained run predicts what training saw."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
+from engine import checkpoint, fingerprint
 from engine.config import RunConfig
 from engine.data.specs import Data
 from engine.data.store import IGNORED, Sample, fill
@@ -48,3 +52,72 @@ def test_predicts_as_validation_does(method: str, dtype: Any, size: Any, norm: A
     found = trained.probability(sample.image, native=False)
     # Other kinds than uint8 are kept in half precision.
     np.testing.assert_allclose(found, validated, atol=1e-6 if dtype is np.uint8 else 2e-3)
+
+
+class Sure(nn.Module):
+    """Says everywhere that it is there."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.full_like(x[:, :1], 100.0)
+
+
+@pytest.mark.parametrize("size", [(8, 16), (40, 8), (40, 16), (40, 40)])
+def test_what_is_resized_stays_a_probability(size: tuple[int, int]) -> None:
+    # Of ones of these sizes, PyTorch's bilinear resizing makes 1 + 2^-23 on the usual processors.
+    predictor = Predictor(Sure(), "sigmoid", CPU, None, 64, 0.25)
+    trained = Trained(Path(), RunConfig(data=Data(size=size)), {}, ("vessel",), predictor, 1, "last")
+    found = trained.probability(np.zeros((37, 50, 1), np.uint8))
+    assert found.shape == (1, 37, 50)
+    assert found.max() == 1
+    assert found.min() > 0.999999
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.int32, ">u2", bool])
+def test_other_kinds_of_images_are_what_reading_makes_of_them(dtype: Any) -> None:
+    image = (np.random.default_rng(0).random((20, 30, 1)) * 2).astype(dtype)
+    trained = Trained(
+        Path(), RunConfig(), {}, ("vessel",),
+        Predictor(nn.Conv2d(1, 1, 3, padding=1), "sigmoid", CPU, None, 64, 0.25), 1, "last",
+    )  # fmt: skip
+    as_read = {bool: image.astype(np.uint8) * np.uint8(255), ">u2": image.astype(np.uint16)}
+    expected = trained.probability(as_read.get(dtype, image.astype(np.float32)))
+    np.testing.assert_array_equal(trained.probability(image), expected)
+
+
+def test_what_predicts_is_said_in_plain_values_that_survive_a_file(finished: Path) -> None:
+    trained = Trained.open(finished, device="cpu")
+    found = trained.predicted()
+    assert (found.checkpoint, found.epoch) == (trained.file, trained.epoch)
+    assert found.weights == fingerprint.weights(trained.predictor.network)
+    assert json.loads(json.dumps(found.path)) == found.path
+    expected = {
+        "version": 1, "precision": "float32", "tile": 1024, "overlap": 0.25, "data.size": None,
+        "data.normalization": "zscore", "size": "native", "head": "sigmoid",
+        "classes": list(trained.classes), "channels": 1, "model.name": "unet", "model.base_width": 4,
+    }  # fmt: skip
+    assert found.path == {**found.path, **expected}
+    assert not found.differs(Trained.open(finished, device="cpu").predicted("trained"))
+    assert "tile 1024, and here it is 64" in found.differs(trained.tiled(64).predicted())
+
+
+def test_sizes_differ_only_where_images_are_resized() -> None:
+    predictor = Predictor(nn.Conv2d(1, 1, 1), "sigmoid", CPU, None, 64, 0.25)
+    info = {"dataset": {"channels": 1}}
+    for size, same in ((None, True), ((32, 40), False)):
+        config = RunConfig(data=Data(size=size))
+        trained = Trained(Path(), config, info, ("vessel",), predictor, 1, "last")
+        native, small = (trained.predicted(which).path for which in ("native", "trained"))
+        assert (native == small) is same
+        assert native["data.size"] == (None if size is None else [32, 40])
+        assert json.loads(json.dumps(native)) == native
+
+
+def test_other_weights_of_the_same_network_are_told_apart(trained_run: Path) -> None:
+    best = Trained.open(trained_run, device="cpu").predicted()
+    shutil.copy(trained_run / "checkpoints" / "best", trained_run / "copy.pt")
+    assert Trained.open(trained_run, str(trained_run / "copy.pt"), "cpu").predicted().weights == best.weights
+    state = checkpoint.load(trained_run / "checkpoints" / "best")
+    name = next(iter(state["model"]))
+    state["model"][name] = torch.nextafter(state["model"][name], torch.tensor(9.0))
+    checkpoint.save(trained_run / "checkpoints" / "last", state)
+    assert "weights of best" in best.differs(Trained.open(trained_run, "last", "cpu").predicted())

@@ -130,9 +130,9 @@ def waited(for_what: Callable[[], Any]) -> Any:
     return found
 
 
-def close_to(found: Any, wanted: np.ndarray) -> None:
+def equal_to(found: Any, wanted: np.ndarray) -> None:
     assert found.dtype == np.float32
-    np.testing.assert_allclose(np.asarray(found), wanted, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(np.asarray(found), wanted)
 
 
 # What is predicted
@@ -147,7 +147,7 @@ def test_an_array_in_memory(gray_run: Path, home: Path, tmp_path: Path) -> None:
         time.sleep(0.01)
     found = finished(prediction)
     (level,) = found.levels(0)
-    close_to(level, expected(gray_run, image[..., None], tmp_path)[0])
+    equal_to(level, expected(gray_run, image[..., None], tmp_path)[0])
     assert (found.classes, found.checkpoint, found.epoch > 0) == (("foreground",), "best", True)
     states = list(dict.fromkeys(state.state for state in seen))
     assert states == [name for name in ("reading", "starting", "running", "finishing") if name in states]
@@ -163,7 +163,7 @@ def test_a_pyramid_of_doubles_by_the_last_checkpoint(gray_run: Path, tmp_path: P
     layer = Image([image, image[::2, ::2]], name="mine", multiscale=True)
     found = finished(start(gray_run, plane_source(layer), checkpoint="last"))
     wanted = expected(gray_run, image[..., None].astype(np.float32), tmp_path, "last")
-    close_to(found.levels(0)[0], wanted[0])
+    equal_to(found.levels(0)[0], wanted[0])
     assert found.checkpoint == "last"
 
 
@@ -180,7 +180,7 @@ def test_zarr_on_disk_is_read_where_it_is(
     wanted = expected(colour_run, image, tmp_path)
     assert len(wanted) == len(found.classes) == 2
     for number in range(2):
-        close_to(found.levels(number)[0], wanted[number])
+        equal_to(found.levels(number)[0], wanted[number])
 
 
 def test_a_stack_of_colour_with_alpha(colour_run: Path, tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_a_stack_of_colour_with_alpha(colour_run: Path, tmp_path: Path) -> None:
         assert level.shape == (3, 40, 90)
         for number in range(3):
             wanted = expected(colour_run, image[number, ..., :3], tmp_path)
-            close_to(level[number], wanted[cls])
+            equal_to(level[number], wanted[cls])
 
 
 def test_one_plane_of_a_gray_stack_by_a_run_on_colour(colour_run: Path, tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_one_plane_of_a_gray_stack_by_a_run_on_colour(colour_run: Path, tmp_path
     wanted = expected(colour_run, np.repeat(image[1, 2, ..., None], 3, axis=2), tmp_path)
     (level,) = found.levels(1)
     assert level.shape == (1, 1, 40, 90)
-    close_to(level[0, 0], wanted[1])
+    equal_to(level[0, 0], wanted[1])
     shown = [Image(made.data, **made.arguments) for made in layers(found, colour_run)]
     for made in shown:
         np.testing.assert_allclose(made.data_to_world((0, 0, 3, 4)), layer.data_to_world((1, 2, 3, 4)))
@@ -221,7 +221,7 @@ def test_colour_becomes_gray_as_for_files(gray_run: Path, tmp_path: Path) -> Non
     image = picture((40, 50, 3))
     found = finished(start(gray_run, source_of(image, rgb=True)))
     luminance = np.rint(image @ np.array([0.299, 0.587, 0.114], np.float32)).astype(np.uint8)
-    close_to(found.levels(0)[0], expected(gray_run, luminance[..., None], tmp_path)[0])
+    equal_to(found.levels(0)[0], expected(gray_run, luminance[..., None], tmp_path)[0])
 
 
 # How it ends

@@ -1,6 +1,8 @@
 """Normalisation in passes over bands is that of the whole image."""
 
+import math
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Any, get_args
 
 import numpy as np
@@ -59,6 +61,40 @@ def test_scale_and_shift_are_those_of_the_whole(image: Any, rows: int, method: s
             np.testing.assert_allclose(mine, whole, rtol=1e-6)
         else:
             np.testing.assert_array_equal(mine, whole)
+
+
+@given(images(), st.integers(1, 5), st.sampled_from(["zscore", "unit", "percentile"]))
+def test_how_the_image_is_cut_changes_no_bit(image: Any, rows: int, method: str) -> None:
+    found, whole = (
+        affine_of(passes(lying, cut), image.shape, image.dtype, method)
+        for lying, cut in ((image, rows), (np.asfortranarray(image), len(image)))
+    )
+    np.testing.assert_array_equal(found, whole)
+
+
+def test_long_rows_are_summed_alike_in_any_band() -> None:
+    rng = np.random.default_rng(0)
+    for shape in ((5, 1000, 1), (1000, 5, 2), (300, 301, 3)):
+        image = rng.gamma(2, 20, shape).astype(np.float32)
+        cuts = (1, 2, 33, len(image))
+        found = {
+            np.stack(affine_of(passes(image, rows), shape, image.dtype, "zscore")).tobytes() for rows in cuts
+        }
+        assert len(found) == 1
+
+
+@given(images(), st.integers(1, 5))
+def test_mean_and_deviation_of_whole_numbers_are_exact(image: Any, rows: int) -> None:
+    if image.dtype == np.float32:
+        return
+    scale, shift = affine_of(passes(image, rows), image.shape, image.dtype, "zscore")
+    for channel in range(image.shape[2]):
+        values = [Fraction(int(value)) for value in image[..., channel].ravel()]
+        mean = sum(values, Fraction(0)) / len(values)
+        variance = sum(((value - mean) ** 2 for value in values), Fraction(0)) / len(values)
+        deviation = math.sqrt(variance)
+        assert scale[channel] == np.float32(1 / deviation if deviation else 0)
+        assert shift[channel] == np.float32(-float(mean) * (1 / deviation if deviation else 0))
 
 
 @pytest.mark.parametrize("method", METHODS)
