@@ -246,7 +246,7 @@ def report(entry: Entry, images: Images, unit: Unit, notes: Sequence[str]) -> No
     print("\n" + tables.text(head, rows))
     if any(each.test for each in entry.classes.values()):
         print(
-            f"on the test split: in how many {unit}s the promise was kept, and the band in which that lies in "
+            f"on the test split: in how many {unit}s the promise was kept, and the band in which that is in "
             "95 %\nof test splits; mean share missed; mean precision at T, and at 0.5"
         )
     else:
