@@ -11,19 +11,21 @@ if TYPE_CHECKING:
     from engine.figures.calibration import reliability_diagram, threshold_curves
     from engine.figures.cases import Panel, panels
     from engine.figures.growth import masks
+    from engine.figures.guarantees import guarantee
     from engine.figures.history import curves
     from engine.figures.page import save
     from engine.figures.series import Reliability, ThresholdCurve
+    from engine.figures.verdicts import GuaranteeRow
 
 __all__ = [
-    "Panel", "Reliability", "ThresholdCurve", "curves", "masks", "panels", "reliability_diagram", "save",
-    "threshold_curves",
+    "GuaranteeRow", "Panel", "Reliability", "ThresholdCurve", "curves", "guarantee", "masks", "panels",
+    "reliability_diagram", "save", "threshold_curves",
 ]  # fmt: skip
 
 HOMES = {
     "Panel": "cases", "panels": "cases", "masks": "growth", "curves": "history", "save": "page",
     "reliability_diagram": "calibration", "threshold_curves": "calibration", "Reliability": "series",
-    "ThresholdCurve": "series",
+    "ThresholdCurve": "series", "GuaranteeRow": "verdicts", "guarantee": "guarantees",
 }  # fmt: skip
 """Which module holds what."""
 

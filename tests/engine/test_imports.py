@@ -13,6 +13,7 @@ ROOT = Path(engine.__file__).parents[1]
 LIGHT = [
     *(f"engine.{name}" for name in ("config", "spec", "schema", "flags", "record", "lock", "disk", "head")),
     *("engine.errors", "engine.optim", "engine.modulation.recall_trend", "engine.thresholds"),
+    "engine.figures.verdicts",
     *(f"engine.{file.parent.name}.specs" for file in sorted(ROOT.glob("engine/*/specs.py"))),
 ]
 HEAVY = ("torch", "napari", "qtpy", "PyQt5", "PyQt6", "PySide6", "matplotlib")
