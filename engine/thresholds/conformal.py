@@ -122,7 +122,7 @@ def crc_of(units: Sequence[Sequence[Values]], alpha: float) -> float:
             a unit without any has no loss at any λ.
         alpha: bound of the mean loss, 0…1.
     """
-    alpha = _share("alpha", alpha)
+    alpha = require_share("alpha", alpha)
 
     def kept(threshold: float) -> bool:
         return risk_bound(units, threshold) <= alpha
@@ -193,13 +193,13 @@ def critical_of(values: Values, epsilon: float) -> float:
 
 def missable(count: int, epsilon: float) -> int:
     """``max{j : j / count <= ε}``, j from 0 to count, by the comparison by which an FNR is judged."""
-    epsilon = _share("epsilon", epsilon)
+    epsilon = require_share("epsilon", epsilon)
     return _most(lambda j: j / count <= epsilon, int(epsilon * count), count) if count else 0
 
 
 def cls_rank(n: int, alpha: float) -> int:
     """``max{k : k / (n + 1) <= α}``, 0 … n + 1."""
-    alpha = _share("alpha", alpha)
+    alpha = require_share("alpha", alpha)
     return _most(lambda k: k / (n + 1) <= alpha, int(alpha * (n + 1)), n + 1)
 
 
@@ -208,7 +208,7 @@ def conditional_rank(n: int, alpha: float, delta: float) -> int:
 
     ``P(Beta(k, n + 1 − k) > α)`` is the probability that fewer than k of n images fail, each with α.
     """
-    alpha, delta = _share("alpha", alpha), _share("delta", delta)
+    alpha, delta = require_share("alpha", alpha), require_share("delta", delta)
     if alpha == 1 or delta == 1:
         return n + 1
     if delta == 0:  # a chance too small for a floating number is none the less above 0
@@ -222,7 +222,7 @@ def cls_needs(alpha: float) -> int | None:
 
     None where 2^53 images would not do, as for α = 0, which no number of images can keep.
     """
-    alpha = _share("alpha", alpha)
+    alpha = require_share("alpha", alpha)
     return _fewest(lambda n: 1 / (n + 1) <= alpha, 0)
 
 
@@ -232,7 +232,7 @@ def conditional_needs(alpha: float, delta: float) -> int | None:
     None where 2^53 images would not do, as for α = 0 or δ = 0 (unless the other is 1), which no number of
     images can keep.
     """
-    alpha, delta = _share("alpha", alpha), _share("delta", delta)
+    alpha, delta = require_share("alpha", alpha), require_share("delta", delta)
     if alpha == 1 or delta == 1:
         return 0
     if delta == 0:
@@ -268,6 +268,19 @@ def require_probabilities(values: Values, name: str = "") -> None:
         f"the probabilities{_of(name)} go from {float(values.min()):g} to {float(values.max()):g}, so they "
         "may be logits: what a sigmoid or softmax makes of them, 0 to 1, would work."
     )
+
+
+def require_share(name: str, value: float) -> float:
+    """A share as Python's own float, with which a narrower type cannot round what it is compared with.
+
+    Raises:
+        InputError: it is no number from 0 to 1; the message gives its name and value.
+    """
+    if not isinstance(value, Real):
+        raise InputError(f"{name} is {value!r}: a share from 0 to 1 would work.")
+    if not 0 <= value <= 1:
+        raise InputError(f"{name} is {value}: a share from 0 to 1 would work.")
+    return float(value)
 
 
 def _images(given: Iterable[ArrayLike]) -> list[Values]:
@@ -361,13 +374,6 @@ def _last(holds: Callable[[float], bool], dtype: np.dtype[Any]) -> float:
         else:
             high = middle - 1
     return float(np.array([low], code).view(dtype)[0])
-
-
-def _share(name: str, value: float) -> float:
-    """A share as Python's own float, with which a narrower type cannot round what it is compared with."""
-    if not isinstance(value, Real) or not 0 <= value <= 1:
-        raise InputError(f"{name} is {value!r}: a share from 0 to 1 would work.")
-    return float(value)
 
 
 def _fewest(holds: Callable[[int], bool], least: int) -> int | None:

@@ -4,6 +4,7 @@ A set of images keeps, of each image and class, the probabilities of its lesion 
 every rule reads a threshold for any ε and α in microseconds.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import InputError
-from engine.thresholds.conformal import critical_of, require_probabilities, worst_fnr
+from engine.thresholds.conformal import critical_of, require_probabilities, require_share, worst_fnr
 from engine.thresholds.curves import check
 
 Values = NDArray[Any]
 
-BLOCK = 1 << 22
-"""Voxels that are looked at together, so that a volume costs no mask of its own."""
+BLOCK = 1 << 17
+"""Voxels that are looked at together, so that a volume costs neither a mask nor a second copy of its own."""
 
 
 def lesion_probabilities(
@@ -61,14 +62,15 @@ def _lesion(y: NDArray[np.bool_], valid: NDArray[np.bool_] | None) -> NDArray[np
 def _blocks(
     p: Values, y: NDArray[np.bool_], valid: NDArray[np.bool_] | None
 ) -> Iterator[tuple[Values, NDArray[np.bool_], NDArray[np.bool_] | None]]:
-    """The arrays in parts along their first axis; views."""
-    rows = len(p) if p.ndim else 1
-    if not p.size or p.ndim < 2:
+    """The arrays in parts along their longest axis; views. Their order is of no account."""
+    if not p.size or not p.ndim:
         yield p, y, valid
         return
+    axis = int(np.argmax(p.shape))
+    rows = p.shape[axis]
     step = max(1, BLOCK * rows // p.size)
     for first in range(0, rows, step):
-        part = slice(first, first + step)
+        part = (slice(None),) * axis + (slice(first, first + step),)
         yield p[part], y[part], None if valid is None else valid[part]
 
 
@@ -91,14 +93,23 @@ class Units:
         return len(self.values)
 
     def critical(self, epsilon: float) -> NDArray[np.float64]:
-        """Each unit's critical threshold at ε, float64 (n,): the least of its images and classes."""
+        """Each unit's critical threshold at ε, float64 (n,): the least of its images and classes.
+
+        Raises:
+            InputError: ε outside 0…1.
+        """
+        epsilon = require_share("epsilon", epsilon)
         return np.array(
             [min((critical_of(values, epsilon) for values in unit), default=np.inf) for unit in self.values],
             np.float64,
         )
 
     def fnr(self, threshold: float) -> NDArray[np.float64]:
-        """Each unit's largest FNR among its images and classes at T, float64 (n,)."""
+        """Each unit's largest FNR among its images and classes at T, float64 (n,).
+
+        Raises:
+            InputError: T is NaN.
+        """
         return worst_fnr(self.values, threshold)
 
 
@@ -172,12 +183,22 @@ def gather(
         groups: of each image, in their order or by their name; each image is its own if None.
 
     Raises:
-        InputError: no image at all.
+        InputError: no image at all, or two of one name where names tell the units apart.
     """
     if not names:
         raise InputError("there is no calibration image: at least one with its mask is needed.")
+    if groups is None or isinstance(groups, Mapping):
+        _require_different(names)
     if groups is None:
         groups = names
     elif isinstance(groups, Mapping):
         groups = [groups.get(name, name) for name in names]
     return Lesions(tuple(names), tuple(groups), tuple(classes), tuple(map(tuple, values)))
+
+
+def _require_different(names: Sequence[str]) -> None:
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise InputError(
+            f"the name {twice!r} is given to two calibration images: a name for each would work."
+        )
