@@ -1,27 +1,44 @@
 """Make one HTML page of a run, which opens offline and holds all that it shows.
 
 RUN/report/report.html tells what the run is, its settings, curves, masks as they grew, the test table,
-the worst and the best images with false negatives and false positives, and calibration. Test images
-that have not been scored are scored first, as engine.evaluate --no-figures does. A run that is still
-going on, was stopped or has crashed gets a page, too, which says what is missing and why.
+the worst and the best images with false negatives and false positives, calibration, and the thresholds
+that were chosen by rules. Test images that have not been scored are scored first, as engine.evaluate
+--no-figures does. A run that is still going on, was stopped or has crashed gets a page, too, which says
+what is missing and why.
 """
 
 import math
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from engine import thresholds_file
 from engine.command import Parser, run
 from engine.disk import replace_text
 from engine.errors import InputError
 from engine.figures.cases import Panel, dice
 from engine.record import RunReader
-from engine.report_page import calibration, cases, growth, notes, overview, score_table, settings, training
+from engine.report_page import (
+    calibration,
+    cases,
+    growth,
+    guarantee,
+    notes,
+    overview,
+    score_table,
+    settings,
+    training,
+)
 from engine.report_page.document import Section, page
 from engine.report_page.evaluation import Evaluation, read_evaluation
 from engine.report_page.findings import Findings, read_findings
 from engine.report_page.markup import Markup, joined, note, prose
 from engine.report_page.words import command, percent, size
+
+if TYPE_CHECKING:
+    from engine.trained import Threshold, Trained
 
 ALIKE = 2e-3
 """By how much the Dice of a picture may differ from the table's, for it is predicted anew, on any device."""
@@ -83,8 +100,9 @@ def make(root: Path, wanted: bool | None, device: str) -> tuple[str, list[str]]:
     pictures, lack = Markup(), ""
     if scores is not None:
         pictures, lack = pictured(findings, scores, device, allowed=wanted is not False)
-    problems = [problem for problem in (findings.refusal, why, lack) if problem]
-    parts = [*_scored(findings, scores, pictures, why), *_told(findings, problems)]
+    chosen, damage = thresholds(findings)
+    problems = [problem for problem in (findings.refusal, why, lack, damage) if problem]
+    parts = [*_scored(findings, scores, pictures, why), *chosen, *_told(findings, problems)]
     return page(findings.name, overview.summary(findings, scores), parts), problems
 
 
@@ -100,6 +118,24 @@ def _scored(findings: Findings, scores: Evaluation | None, pictures: Markup, why
         Section("cases", "Worst and best images", pictures),
         Section("calibration", "Calibration", calibration.section(findings, scores)),
     ]
+
+
+def thresholds(findings: Findings) -> tuple[list[Section], str]:
+    """The thresholds that rules chose, nothing if none did; and why they cannot be shown, or ""."""
+    content, damage = Markup(), ""
+    try:
+        if entries := thresholds_file.read(findings.root):
+            content = guarantee.section(findings, entries)
+    except InputError as error:
+        damage = _sentence(error)
+    except (LookupError, TypeError, ValueError) as error:
+        path = findings.root / thresholds_file.FILE
+        damage = (
+            f"{path} cannot be shown ({type(error).__name__}: {error}): move it away and calibrate again."
+        )
+    if damage:
+        content = note(damage, kind="warning")
+    return ([Section("thresholds", "Thresholds", content)] if content else []), damage
 
 
 def _told(findings: Findings, problems: Sequence[str]) -> list[Section]:
@@ -198,12 +234,34 @@ def predict(findings: Findings, scores: Evaluation, names: Sequence[str], device
     data = trained.config.data
     dataset = Dataset.open(data, trained.info["splits"])
     indices = dict(zip(findings.splits[scores.split], dataset.splits[scores.split], strict=True))
-    panels = []
+    panels, threshold = [], decided(trained, scores)
     for sample in dataset.some([indices[name] for name in names]):
-        made = predict_one(trained, sample, scores.native, scores.threshold)
+        made = predict_one(trained, sample, scores.native, threshold)
         image = resized(sample.image, None if scores.native else data.size, labels=False)
         panels.append(Panel(sample.name, image, made.truth, made.masks & made.valid, made.valid))
     return panels
+
+
+def decided(trained: "Trained", scores: Evaluation) -> "Threshold":
+    """The threshold, or that of each class, by which the images of an evaluation were scored.
+
+    Raises:
+        InputError: a rule chose it, and has chosen another since.
+    """
+    said = str(scores.summary["decision"])
+    rule = re.search(r" by (\w+)(?: \([^()]*\))?$", said)
+    if rule is None:
+        return scores.threshold
+    from engine.decision import decide
+
+    decision = decide(trained, rule[1], "native" if scores.native else "trained")
+    if decision.words != said:
+        again = command("evaluate", trained.root, "--threshold", rule[1])
+        raise InputError(
+            f"the images were scored by {said}, and the rule chose {decision.words} since: {again} scores "
+            "them anew."
+        )
+    return decision.threshold
 
 
 def in_words(scores: Evaluation, name: str) -> str:

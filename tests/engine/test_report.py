@@ -24,7 +24,8 @@ from PIL import Image
 from support import fast, write_pair
 
 import engine
-from engine import evaluate, lock, report, train
+from engine import calibrate, evaluate, lock, report, thresholds_file, train
+from engine.calibration import Predicted
 from engine.config import RunConfig, resolve
 from engine.disk import append_line
 from engine.errors import InputError
@@ -38,6 +39,7 @@ from engine.report_page.evaluation import read_evaluation, threshold_curves
 from engine.report_page.findings import read_findings
 from engine.report_page.growth import predicted
 from engine.report_page.settings import settings, written
+from engine.thresholds_file import ClassEntry, Entry, named_rule
 
 ROOT = Path(engine.__file__).parents[1]
 LIMIT = 5_000_000
@@ -516,6 +518,164 @@ def test_three_exclusive_classes(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert "decision: argmax over background and classes" in page.text
     assert sum("Truth of" in image["alt"] for image in page.all("img")) == 2
+
+
+# Thresholds
+
+
+WHOLE = {
+    "n": 20, "kept": 17, "expected": (15, 20), "fnr": 0.0432, "interval": (-0.01, 0.081),
+    "precision": 0.712, "precision_at_half": 0.8,
+}  # fmt: skip
+"""What a test split of 20 images shows."""
+
+
+def calibrated(
+    run: Path, name: str, test: dict | None = None, *, n: int = 12, left_out: int = 0,
+    classes=("foreground",), together: bool = False, threshold: float = 0.25, epoch: int = 6, made: str = NOW,
+    words: str = "In at least 90 % of new images it holds.",
+) -> None:  # fmt: skip
+    """Add what a rule chose to a run's thresholds.json."""
+    each = ClassEntry(threshold, n, left_out, words, {}, test or {})
+    data = {"source": "calib split", "images": n + left_out, "unit": "image", "names": ["a", "b"],
+            "fingerprint": "f00d"}  # fmt: skip
+    predicted = Predicted("best", epoch, "weights:1", {})
+    thresholds_file.write(
+        run, Entry(named_rule(name), together, dict.fromkeys(classes, each), predicted, data, made)
+    )
+
+
+def sections(page: Read) -> list[str | None]:
+    return [attributes["aria-labelledby"] for attributes in page.all("section")]
+
+
+def test_thresholds_with_a_guarantee_and_without_stand_apart(begun: Path) -> None:
+    calibrated(begun, "precision", words="No guarantee: <b>nothing</b>.", threshold=0.5)
+    calibrated(begun, "cls", WHOLE, left_out=2)
+    page = make(begun, "--no-evaluate")
+    assert sections(page)[:3] == ["results", "thresholds", "training"]
+    promised, chosen = (rows for rows in page.cells if rows[0][0] == "rule")
+    assert promised == [
+        ["rule", "settings", "class", "what is promised", "what the test split showed", "T", "n", "left out"],
+        [
+            "cls", "ε = 10 %, α = 10 %", "foreground", "In at least 90 % of new images it holds.",
+            "kept in 17 of 20 test images; in 95 % of test splits it is 15 to 20; missed: 4.3 % on average "
+            "over 20 test images (95 % interval 0.0 % to 8.1 %); precision: 71.2 %, and 80.0 % at T = 0.5",
+            "0.25", "12 images", "2",
+        ],
+    ]  # fmt: skip
+    assert chosen[1] == [
+        "precision", "wanted = 90 %", "foreground", "No guarantee: <b>nothing</b>.", "0.5", "12 images"
+    ]  # fmt: skip
+    text = page.text
+    assert text.index("With a guarantee") < text.index("In at least 90 %")
+    assert text.index("In at least 90 %") < text.index("Chosen on validation images, no guarantee")
+    assert text.index("Chosen on validation images, no guarantee") < text.index("No guarantee: <b>")
+    assert "--threshold precision" in text  # how it is used
+    assert "There is no figure of cls" in text
+    assert "f00d" in text
+
+
+def test_only_what_is_there_is_shown(begun: Path) -> None:
+    assert "thresholds" not in sections(make(begun, "--no-evaluate"))
+    calibrated(begun, "dice", words="No guarantee: it is the best.")
+    text = make(begun, "--no-evaluate").text
+    assert "Chosen on validation images" in text
+    assert "With a guarantee" not in text
+    (begun / "thresholds.json").unlink()
+    calibrated(begun, "crc", {"n": 1, "fnr": 0.25, "interval": (float("nan"), float("nan"))})
+    page = make(begun, "--no-evaluate")
+    assert "Chosen on validation images" not in page.text
+    row = page.table("rule")[1]
+    assert row[4] == "missed: 25.0 % on average over 1 test image"
+    assert row[1] == "α = 10 %"
+
+
+def test_fewer_kept_than_expected_and_infinite_thresholds_are_said(begun: Path) -> None:
+    calibrated(begun, "cls", {**WHOLE, "kept": 14}, threshold=float("inf"))
+    calibrated(begun, "conditional", {**WHOLE, "expected": (20, 20), "kept": 20, "precision": None})
+    cls, conditional = make(begun, "--no-evaluate").table("rule")[1:]
+    assert "it is 15 to 20, so these are fewer than the promise lets expect; missed" in cls[4]
+    assert cls[5] == "∞"
+    assert conditional[1] == "ε = 10 %, α = 10 %, δ = 10 %"
+    assert conditional[4].startswith("kept in 20 of 20 test images; in 95 % of test splits it is 20; missed")
+    assert "precision" not in conditional[4]
+
+
+def test_classes_have_a_row_each_or_one_together(begun: Path) -> None:
+    calibrated(begun, "cls", classes=("cell", "vessel"))
+    calibrated(begun, "crc", classes=("cell", "vessel"), together=True)
+    rows = make(begun, "--no-evaluate").table("rule")[1:]
+    assert [(row[0], row[2], row[4]) for row in rows] == [
+        ("cls", "cell", "–"), ("cls", "vessel", "–"), ("crc", "all together", "–")
+    ]  # fmt: skip
+
+
+def test_a_threshold_of_an_earlier_epoch_is_warned_of(bare: Path) -> None:
+    best = read_findings(bare).history.best
+    (bare / "report" / "test.json").unlink()
+    calibrated(bare, "cls", epoch=best)
+    assert "the threshold is refused" not in make(bare, "--no-evaluate").text
+    calibrated(bare, "cls", epoch=best + 1)
+    page = make(bare, "--no-evaluate")
+    assert f"is for the network of epoch {best + 1}" in page.text
+    assert f"checkpoint is now of epoch {best}" in page.text
+
+
+def test_a_figure_is_in_the_page_unless_it_is_of_an_earlier_calibration(begun: Path) -> None:
+    file = begun / "report" / "guarantee-cls.png"
+    Image.new("RGB", (30, 20), (1, 2, 3)).save(file)
+    calibrated(begun, "cls", WHOLE)
+    (shown,) = (image for image in make(begun, "--no-evaluate").all("img"))
+    assert pixels(shown["src"]).shape == (20, 30, 3)
+    assert "T = 0.25. In at least 90 %" in shown["alt"]
+    os.utime(file, (0, 1_000_000_000))
+    page = make(begun, "--no-evaluate")
+    assert not page.all("img")
+    assert "is of an earlier calibration" in page.text
+
+
+@pytest.mark.parametrize("change", ["half", "format", "test"])
+def test_damaged_thresholds_are_said_and_the_rest_is_shown(
+    begun: Path, change: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calibrated(begun, "cls", WHOLE)
+    path = begun / "thresholds.json"
+    content = json.loads(path.read_text("utf-8"))
+    if change == "test":
+        del content["rules"]["cls"]["classes"]["foreground"]["test"]["expected"]
+    else:
+        content["format"] = 99
+    text = json.dumps(content)
+    path.write_text(text[:100] if change == "half" else text, "utf-8")
+    page = make(begun, "--no-evaluate")
+    expected = {"half": "cannot be read", "format": "has format 99", "test": "cannot be shown (KeyError"}
+    assert expected[change] in page.text
+    assert "settings" in sections(page)
+    assert f"{path} " in capsys.readouterr().err
+
+
+def test_images_scored_by_a_rule_are_shown_by_it(bare: Path) -> None:
+    asked = [str(bare), "--device=cpu", "--rule=cls", "--epsilon=0.3"]
+    assert calibrate.main([*asked, "--alpha=0.5"]) == 0
+    by_rule = ["--threshold=cls", "--device=cpu", "--no-figures"]
+    assert evaluate.main([str(bare), *by_rule]) == 0
+    page = make(bare, "--device=cpu")
+    assert "by cls (epsilon 0.3, alpha 0.5)" in page.text
+    assert "do not have the Dice of the table" not in page.text
+    assert any(image["alt"].startswith("Errors in ") for image in page.all("img"))
+    (row,) = page.table("rule")[1:]
+    assert row[1:3] == ["ε = 30 %, α = 50 %", "foreground"]
+    entry = thresholds_file.read(bare)["cls"].classes["foreground"]
+    assert row[3] == entry.words
+    assert row[5] == f"{entry.threshold:.6g}"
+    assert f"kept in {entry.test['kept']} of {entry.test['n']} test images" in row[4]
+    assert any("Calibration by cls" in image["alt"] for image in page.all("img"))
+    # Another T by the same rule: the pictures would be others than the scores.
+    assert calibrate.main([*asked, "--alpha=0.4", "--no-figures"]) == 0
+    text = make(bare, "--device=cpu").text
+    assert "the rule chose p ≥" in text
+    assert "--threshold cls" in text
 
 
 # Refusals
