@@ -2,6 +2,7 @@
 
 import math
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+import engine
 from engine.errors import InputError
-from engine.thresholds import kept_band, kept_chance, mean_interval
+from engine.thresholds import cls_needs, conditional_needs, kept_band, kept_chance, mean_interval
 from engine.thresholds.conformal import cls_rank, cls_threshold
 
 GRID = [(19, 1, 8), (50, 5, 30), (99, 10, 1), (9, 9, 40), (500, 50, 200), (3, 2, 0), (20_000, 2000, 5000)]
@@ -156,3 +158,28 @@ def test_the_interval_by_hand_and_where_there_is_none() -> None:
 def test_what_is_no_count_or_share_is_refused(call, words: str) -> None:
     with pytest.raises(InputError, match=words):
         call()
+
+
+def tables(page: Path) -> list[list[list[str]]]:
+    """The tables of a page in Markdown: rows of cells, without the line under the head."""
+    rows = [line.strip("|").split("|") for line in page.read_text("utf-8").splitlines() if line[:1] == "|"]
+    found: list[list[list[str]]] = []
+    for cells in rows:
+        if set(cells[0]) == {"-"}:
+            found[-1:] = [found[-1][:-1], found[-1][-1:]]
+        else:
+            found = found or [[]]
+            found[-1].append([cell.strip() for cell in cells])
+    return [table for table in found if table]
+
+
+def test_the_tables_in_the_manual_are_right() -> None:
+    _, needed, shares = tables(Path(engine.__file__).parents[1] / "docs/guarantees.md")
+    assert len(needed) == 6
+    for alpha, *counts in needed[1:]:
+        a = float(alpha)
+        assert counts == [str(cls_needs(a)), *(str(conditional_needs(a, d)) for d in (0.2, 0.1, 0.05))]
+    for row, tail in zip(shares[1:], (0.025, 0.975), strict=True):
+        for n, share in zip(map(int, shares[0][1:]), row[1:], strict=True):
+            k = cls_rank(n, 0.1)
+            assert share == f"{100 * stats.beta.ppf(tail, n + 1 - k, k):.1f} %"
