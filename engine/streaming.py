@@ -19,7 +19,7 @@ import zarr
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from engine import lock
+from engine import fingerprint, lock
 from engine.data.rows import Rows, open_rows
 from engine.disk import replace_text, sweep
 from engine.errors import InputError
@@ -131,15 +131,20 @@ def stream(
 def write(trained: Trained, rows: Rows, out: Path, progress: Progress) -> None:
     """Predict, make the smaller copies, and say last what is there."""
     shape = (len(trained.classes), *rows.shape[:2])
+    made = trained.predicted()
     progress.begin(math.prod(len(along) for along in trained.predictor.grid(frame(trained, rows))[1]))
+    split = split_of(trained, rows)
     fill(allocate(out / "probability", shape), probabilities(trained, rows, progress))
     levels = shrink(out, progress.look)
     meta = {
         "format": FORMAT,
         "run": str(trained.root.resolve()),
-        "checkpoint": trained.file,
-        "epoch": trained.epoch,
+        "checkpoint": made.checkpoint,
+        "epoch": made.epoch,
+        "weights": made.weights,
+        "path": made.path,
         "image": rows.name,
+        "split": split,
         "classes": trained.classes,
         "head": trained.predictor.head,
         "shape": shape,
@@ -147,6 +152,13 @@ def write(trained: Trained, rows: Rows, out: Path, progress: Progress) -> None:
         "levels": levels,
     }
     replace_text(out / "meta.json", json.dumps(meta, indent=2) + "\n")
+
+
+def split_of(trained: Trained, rows: Rows) -> Literal["train", "val"] | None:
+    """The split of the run that has an image of the same pixels, as far as the run knows."""
+    if not trained.knows_images:
+        return None
+    return trained.seen_in(fingerprint.image_of(rows.bands(), rows.shape, rows.dtype))
 
 
 def frame(trained: Trained, rows: Rows) -> tuple[int, int]:

@@ -231,6 +231,7 @@ def epoch_record(epoch: Epoch, config: RunConfig) -> dict[str, Any]:
 def identity(config: RunConfig, dataset: Dataset, ready: Prepared) -> dict[str, Any]:
     """run.json: what the run is, where and with what it runs."""
     classes = len(dataset.classes.names)
+    stores = {"train": ready.train, "val": ready.val}
     return {
         "format": FORMAT,
         "engine": __version__,
@@ -248,6 +249,10 @@ def identity(config: RunConfig, dataset: Dataset, ready: Prepared) -> dict[str, 
         "steps": ready.loader.steps,
         "dataset": dataset.summary(),
         "splits": dataset.names(),
+        "digests": {
+            part: dict(zip(store.names, store.digests, strict=True)) if store is not None else {}
+            for part, store in stores.items()
+        },
         "command": ["python", "-m", "engine.train", *sys.argv[1:]],
     }
 

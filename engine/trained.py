@@ -128,6 +128,23 @@ class Trained:
         }
         return Predicted(self.file, self.epoch, fingerprint.weights(predictor.network), path)
 
+    @property
+    def knows_images(self) -> bool:
+        """Whether the run noted what its training and validation images were; older ones did not."""
+        return "digests" in self.info
+
+    def seen_in(self, digest: str) -> Literal["train", "val"] | None:
+        """The split in which an image of the same pixels was trained or validated on.
+
+        None if in neither, or if the run is too old to know (:attr:`knows_images`).
+
+        Args:
+            digest: of the decoded image, by :func:`engine.fingerprint.image`.
+        """
+        known = self.info.get("digests", {})
+        parts: tuple[Literal["train", "val"], ...] = ("train", "val")
+        return next((part for part in parts if digest in known.get(part, {}).values()), None)
+
     def as_seen(self, image: NDArray[Any]) -> torch.Tensor:
         """What the network is given for an image (H, W, channels): normalised, float32 (1, channels, H, W),
         resized if the settings say so, on the CPU."""

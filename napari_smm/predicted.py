@@ -38,6 +38,10 @@ class PredictedPlane:
         run: the run directory.
         checkpoint: the file's name.
         epoch: after which its weights were saved.
+        weights: their fingerprint; None in what older versions predicted, as for the next two.
+        path: settings that decide on the digits of a probability: name → value.
+        split: of the run that has an image of the same pixels, "train" or "val"; None if neither has, or
+            the run is too old to know.
     """
 
     levels: tuple[Any, ...]
@@ -45,6 +49,9 @@ class PredictedPlane:
     run: Path
     checkpoint: str
     epoch: int
+    weights: str | None = None
+    path: Mapping[str, Any] | None = None
+    split: str | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,7 @@ class PredictedArrays:
 
     @property
     def first(self) -> PredictedPlane:
-        """Any plane: run, checkpoint and classes are the same for all."""
+        """Any plane: run, checkpoint, weights, path and classes are the same for all."""
         return next(iter(self.planes.values()))
 
     @property
@@ -80,6 +87,12 @@ class PredictedArrays:
     def epoch(self) -> int:
         """After which the weights were saved."""
         return self.first.epoch
+
+    @property
+    def split(self) -> str | None:
+        """ "train" if any plane was trained on, else "val" if any was validated on, else None."""
+        splits = {plane.split for plane in self.planes.values()}
+        return next((split for split in ("train", "val") if split in splits), None)
 
     def levels(self, cls: int) -> list[Any]:
         """One class as napari shows it.
@@ -155,6 +168,9 @@ def open_plane(folder: Path, room: int = KEPT_BYTES) -> PredictedPlane:
             run=Path(meta["run"]),
             checkpoint=str(meta["checkpoint"]),
             epoch=int(meta["epoch"]),
+            weights=meta.get("weights"),
+            path=meta.get("path"),
+            split=meta.get("split"),
         )
     except (OSError, ValueError, TypeError, LookupError) as error:
         raise InputError(
@@ -211,6 +227,9 @@ def layers(found: PredictedArrays, run: Path) -> list[LayerArguments]:
             "of": len(found.classes),
             "checkpoint": found.checkpoint,
             "epoch": found.epoch,
+            "weights": found.first.weights,
+            "path": found.first.path,
+            "split": found.split,
             "folder": str(found.folder),
         }
         arguments = {

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from skimage.transform import resize
 from torch import Tensor
 
+from engine import fingerprint
 from engine.bits import BYTE, PackedMasks, Window, flat_index
 from engine.data.normalize import CLIPPED, affine, normalised, white
 from engine.data.specs import Data
@@ -99,6 +100,7 @@ class Store:
         mapped: whether the pixels are a file mapped into memory.
         tube: packed (N, C) tubed skeletons, or None where no loss asked for them.
         distance: float16 (all pixels, C), signed distances in px, or None.
+        digests: fingerprints of the images as they were read.
     """
 
     names: tuple[str, ...]
@@ -115,6 +117,7 @@ class Store:
     mapped: bool = False
     tube: PackedMasks | None = None
     distance: Tensor | None = None
+    digests: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
@@ -288,6 +291,7 @@ def _fill(
     samples: Iterable[Sample], classes: int, data: Data, pixels: _Pixels, maps: Maps, keep_bytes: bool
 ) -> Store:
     names: list[str] = []
+    digests: list[str] = []
     scalings: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
     shapes: list[tuple[int, int]] = []
     extents: list[tuple[int, int]] = []
@@ -314,6 +318,7 @@ def _fill(
         truth = np.zeros((classes, *shape), dtype=bool)
         truth[:, :height, :width] = (labels == np.arange(1, classes + 1)[:, None, None]) & valid
         names.append(sample.name)
+        digests.append(fingerprint.image(sample.image))
         scalings.append((scale, shift, zero))
         shapes.append(shape)
         extents.append((height, width))
@@ -349,6 +354,7 @@ def _fill(
         mapped=pixels.mapped,
         tube=PackedMasks(frames, classes, "cpu", torch.cat(tubes, dim=1)) if tubes else None,
         distance=torch.cat(distances) if distances else None,
+        digests=tuple(digests),
     )
 
 

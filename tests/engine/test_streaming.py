@@ -21,8 +21,9 @@ import torch
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from engine import lock, predict, streaming
+from engine import fingerprint, lock, predict, streaming
 from engine.config import RunConfig
 from engine.data.rows import Rows, open_rows
 from engine.data.specs import Data
@@ -185,9 +186,11 @@ def test_the_command_writes_array_progress_and_meta(finished: Path, tmp_path: Pa
     assert state(out) == {"state": "finished", "done": 6, "tiles": 6, "message": ""}
     assert json.loads((out / "meta.json").read_text("utf-8")) == {
         "format": 1, "run": str(finished.resolve()), "checkpoint": trained.file, "epoch": trained.epoch,
-        "image": str(path), "classes": list(trained.classes), "head": "sigmoid", "shape": [1, 600, 1100],
-        "dtype": "float32", "levels": ["probability"],
+        "weights": fingerprint.weights(trained.predictor.network), "path": trained.predicted().path,
+        "image": str(path), "split": None, "classes": list(trained.classes), "head": "sigmoid",
+        "shape": [1, 600, 1100], "dtype": "float32", "levels": ["probability"],
     }  # fmt: skip
+    assert trained.predicted().path["tile"] == 512
     assert sorted(item.name for item in out.iterdir()) == [
         "lock.guard", "meta.json", "probability", "progress.json"
     ]  # fmt: skip
@@ -199,6 +202,40 @@ def test_a_file_gives_what_its_array_gives(finished: Path, vessels: Path, tmp_pa
     assert predict.main([str(finished), str(image), "--out", str(tmp_path / "p"), "--device=cpu"]) == 0
     found = zarr.open_array(tmp_path / "out" / "probability", mode="r")[:]
     np.testing.assert_array_equal(found[0], tifffile.imread(tmp_path / "p" / "v00_probability.tif").squeeze())
+
+
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+def test_an_image_that_was_trained_on_is_known_however_it_is_stored(
+    part: str, finished: Path, vessels: Path, tmp_path: Path
+) -> None:
+    name = Trained.open(finished, device="cpu").info["splits"][part][0]
+    file = vessels / "images" / f"{name}.png"
+    pixels = np.asarray(Image.open(file))
+    other = pixels.copy()
+    other[-1, -1] ^= 1
+    images = {
+        "file": file, "array": stored(tmp_path / "a.zarr", pixels, (7, 9)),
+        "colour": stored(tmp_path / "c.zarr", np.stack([pixels] * 3, axis=-1), (16, 16, 3)),
+        "another": stored(tmp_path / "b.zarr", other),
+    }  # fmt: skip
+    for kind, image in images.items():
+        assert stream(finished, image, tmp_path / kind, device="cpu")
+        meta = json.loads((tmp_path / kind / "meta.json").read_text("utf-8"))
+        assert meta["split"] == (None if kind == "another" or part == "test" else part)
+
+
+def test_runs_of_older_versions_do_not_know_their_images(
+    trained_run: Path, vessels: Path, tmp_path: Path
+) -> None:
+    info = json.loads((trained_run / "run.json").read_text("utf-8"))
+    (digest, *_), name = info.pop("digests")["train"].values(), info["splits"]["train"][0]
+    assert Trained.open(trained_run, device="cpu").seen_in(digest) == "train"
+    (trained_run / "run.json").write_text(json.dumps(info))
+    trained = Trained.open(trained_run, device="cpu")
+    assert not trained.knows_images
+    assert trained.seen_in(digest) is None
+    assert stream(trained_run, vessels / "images" / f"{name}.png", tmp_path / "out", device="cpu")
+    assert json.loads((tmp_path / "out" / "meta.json").read_text("utf-8"))["split"] is None
 
 
 def test_smaller_copies_of_long_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from support import FAST, events, fast, write_pair
 
-from engine import checkpoint, train
+from engine import checkpoint, fingerprint, train
 from engine.errors import InputError
 from engine.record import RunReader
 
@@ -61,6 +61,16 @@ def test_the_run_directory_says_everything(finished: Path, vessels: Path) -> Non
     assert [group.attrs["split"] for group in kept] == ["train"] * 4 + ["val"] * 2
     assert kept[0]["probability"].shape == (6, 1, 40, 48)
     assert kept[0]["image"].shape == (40, 48, 1)
+
+
+def test_the_run_knows_its_images_again(finished: Path, vessels: Path) -> None:
+    info = RunReader(finished).info()
+    assert set(info["digests"]) == {"train", "val"}
+    for part, digests in info["digests"].items():
+        assert list(digests) == info["splits"][part]
+        for name, digest in digests.items():
+            pixels = np.asarray(Image.open(vessels / "images" / f"{name}.png"))
+            assert digest == fingerprint.image(pixels[..., None])
 
 
 def test_it_learns(vessels: Path, tmp_path: Path) -> None:

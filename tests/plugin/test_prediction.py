@@ -1,5 +1,6 @@
 """Predictions with real processes: what they give, where it lies, and how they end. No window."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 
 import dask.array
 import numpy as np
+import PIL.Image
 import psutil
 import pytest
 import zarr
@@ -156,6 +158,19 @@ def test_an_array_in_memory(gray_run: Path, home: Path, tmp_path: Path) -> None:
     assert prediction.out.parent == home / "predictions"
     assert sorted(path.name for path in prediction.out.iterdir()) == ["log.txt", "plane"]
     assert children() == []
+
+
+def test_a_stack_with_a_plane_that_the_run_was_trained_on(gray_run: Path) -> None:
+    info = json.loads((gray_run / "run.json").read_text("utf-8"))
+    file = gray_run.parents[1] / "data" / "images" / f"{info['splits']['train'][0]}.png"
+    known = np.asarray(PIL.Image.open(file))
+    found = finished(start(gray_run, source_of(np.stack([picture(known.shape), known]))))
+    assert {plane: made.split for plane, made in found.planes.items()} == {(0,): None, (1,): "train"}
+    (shown,) = layers(found, gray_run)
+    meaning = shown.arguments["metadata"][MARK]
+    assert meaning["split"] == "train"
+    assert (meaning["path"]["tile"], meaning["path"]["data.size"]) == (1024, None)
+    assert len(meaning["weights"]) == 64
 
 
 def test_a_pyramid_of_doubles_by_the_last_checkpoint(gray_run: Path, tmp_path: Path) -> None:
@@ -551,6 +566,38 @@ def test_a_single_small_result_is_one_array(tmp_path: Path) -> None:
     np.testing.assert_array_equal(level, p)
     (level,) = open_plane(tmp_path, room=100).levels
     assert isinstance(level, zarr.Array)
+
+
+def test_what_predicted_is_read_where_it_is_said(tmp_path: Path) -> None:
+    write_result(tmp_path, (2, 40, 30))
+    old = open_plane(tmp_path)
+    assert (old.weights, old.path, old.split) == (None, None, None)
+    meta = json.loads((tmp_path / "meta.json").read_text("utf-8"))
+    said = {"weights": "abc", "path": {"tile": 64, "data.size": [8, 8]}, "split": "val"}
+    (tmp_path / "meta.json").write_text(json.dumps({**meta, **said}))
+    new = open_plane(tmp_path)
+    assert (new.weights, new.path, new.split) == ("abc", {"tile": 64, "data.size": [8, 8]}, "val")
+    source = source_of(np.zeros((40, 30), np.uint8))
+    for plane, expected in ((old, dict.fromkeys(said)), (new, said)):
+        for arguments in layers(PredictedArrays({(): plane}, source, tmp_path), Path("run")):
+            meaning = arguments.arguments["metadata"][MARK]
+            assert {name: meaning[name] for name in said} == expected
+            assert (meaning["checkpoint"], meaning["epoch"]) == ("best", 3)
+
+
+@pytest.mark.parametrize(
+    ("splits", "expected"),
+    [((None, "val", "train"), "train"), ((None, "val", "val"), "val"), ((None, None, None), None)],
+)
+def test_a_stack_is_known_by_the_plane_that_was_seen_most(splits: Any, expected: str | None) -> None:
+    array = (np.zeros((1, 8, 9), np.float32),)
+    planes = {
+        (number,): PredictedPlane(array, ("a",), Path("r"), "last", 1, "abc", {}, split)
+        for number, split in enumerate(splits)
+    }
+    source = source_of(np.zeros((3, 8, 9), np.uint8))
+    (made,) = layers(PredictedArrays(planes, source, Path("f")), Path("run"))
+    assert made.arguments["metadata"][MARK]["split"] == expected
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"format": 2}', '{"format": 1, "levels": ["no"]}'])

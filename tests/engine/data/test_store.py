@@ -3,12 +3,14 @@
 import sys
 import tracemalloc
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 
+from engine import fingerprint
 from engine.bits import Window
 from engine.data.normalize import affine
 from engine.data.specs import Data
@@ -39,6 +41,15 @@ def filled(samples: list[Sample], *, classes: int = 1, **settings: Any) -> Store
 
 def read(store: Store, number: int) -> Any:
     return store.read(store.whole([number]), torch.tensor([0]), CPU)
+
+
+@pytest.mark.parametrize("settings", [{}, {"size": (8, 16)}, {"cache": "disk"}])
+def test_fingerprints_are_of_the_images_as_they_were_read(settings: Any, tmp_path: Path) -> None:
+    # Of mixed kinds, so that all are decoded a second time.
+    samples = [sample((9, 13), np.uint8, seed=1), sample((6, 5), np.uint16, seed=2)]
+    store = fill(samples, 1, data(**settings), tmp_path / "pixels")
+    assert store.digests == tuple(fingerprint.image(each.image) for each in samples)
+    assert store.to(CPU).digests == store.digests
 
 
 def expected(case: Sample, method: str = "zscore") -> np.ndarray:
