@@ -13,6 +13,7 @@ Writes RUN/thresholds.json, where `predict` and `evaluate` find it (--threshold 
 guarantee RUN/calibration.npz, from which the window's sliders answer, and RUN/report/guarantee-RULE.png.
 """
 
+import math
 import sys
 import textwrap
 from argparse import Namespace
@@ -22,7 +23,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from engine import calibration, figures, tables, thresholds_file
@@ -32,7 +32,7 @@ from engine.command import Parser, run
 from engine.data.split import SPLITS
 from engine.errors import InputError
 from engine.promises import Answer, Unit, answered, by, entries, left_out
-from engine.thresholds import softmax
+from engine.thresholds import mean_rates, softmax
 from engine.thresholds.specs import AnyGuarantee, AnyWish, Guarantee, Rule
 from engine.thresholds_file import RULES, ClassEntry, Entry, named_rule
 from engine.trained import Trained
@@ -127,6 +127,11 @@ def chosen_rule(options: Namespace) -> Rule:
                     f"--{flag.replace('_', '-')} is about a promise, and the rule {options.rule} makes none: "
                     "leave it out, or take cls, conditional or crc."
                 )
+        if options.split not in (None, "val"):
+            raise InputError(
+                f"--split {options.split} is not for the rule {options.rule}: calib images are for promises "
+                "and test images for the test, so take val, or --data FOLDER."
+            )
     elif options.split == "val":
         raise InputError(
             "--split val cannot calibrate a promise: validation images chose the best checkpoint, so new "
@@ -214,8 +219,15 @@ def draw(trained: Trained, rule: AnyGuarantee, answers: Sequence[Answer], images
     """Save the figure."""
     rows = [
         figures.GuaranteeRow(
-            answer.title, rule, answer.choice, answer.units, answer.test, answer.curves, unit
-        )
+            answer.title,
+            rule,
+            answer.choice,
+            answer.units,
+            answer.test,
+            answer.curves,
+            unit,
+            "class" if len(answers) < len(trained.classes) else answer.title,
+        )  # fmt: skip
         for answer in answers
     ]
     folder = trained.root / "report"
@@ -273,13 +285,16 @@ def wish(trained: Trained, rule: AnyWish, options: Namespace) -> None:
             f"{images.source} has too many pixels to look at all thresholds at once: fewer images, "
             "or --size trained, would work."
         )
+    tested = test_images(trained, images, found, options)
     classes = {}
-    for name, curves in zip(trained.classes, found.curves, strict=True):
-        wished = rule.bind()(curves)
-        rates = {key: None if np.isnan(value) else value for key, value in wished.rates._asdict().items()}
+    for number, name in enumerate(trained.classes):
+        wished = rule.bind()(found.curves[number])
+        curves = tested.curves[number] if tested is not None and tested.curves else ()
         classes[name] = ClassEntry(
-            wished.threshold, wished.n, 0, softmax.words(rule, wished), {"reached": wished.reached, **rates}
-        )
+            wished.threshold, wished.n, 0, softmax.words(rule, wished),
+            {"reached": wished.reached, **wished.rates._asdict()},
+            {"n": len(curves), **mean_rates(curves, wished.threshold)[0]._asdict()} if curves else {},
+        )  # fmt: skip
     entry = Entry(
         rule=rule, together=False, classes=classes, predicted=trained.predicted(options.size),
         data={
@@ -291,21 +306,18 @@ def wish(trained: Trained, rule: AnyWish, options: Namespace) -> None:
     )  # fmt: skip
     thresholds_file.write(trained.root, entry)
     print(f"{entry.settings}, chosen on {images.source} ({len(found.lesions.names)} images)\n")
-    rows = [
-        [
-            name,
-            f"{each.threshold:.6g}",
-            *(_cell(each.details[key]) for key in ("precision", "recall", "dice")),
-        ]
-        for name, each in classes.items()
-    ]
-    print(tables.text(["class", "T", "precision", "recall", "dice"], rows))
+    rates = ("precision", "recall", "dice")
+    rows = []
+    for name, each in classes.items():
+        there = [_cell(part.get(key)) for part in (each.details, each.test) for key in rates]
+        rows.append([name, f"{each.threshold:.6g}", *there])
+    print(tables.text(["class", "T", *rates, *(f"test {rate}" for rate in rates)], rows))
     say(entry)
     print(f"\nwritten in {trained.root}: {thresholds_file.FILE}")
 
 
 def _cell(rate: float | None) -> str:
-    return "–" if rate is None or np.isnan(rate) else f"{100 * rate:.1f} %"
+    return "–" if rate is None or math.isnan(rate) else f"{100 * rate:.1f} %"
 
 
 if __name__ == "__main__":

@@ -276,8 +276,6 @@ def test_a_calibration_that_no_longer_fits_is_refused(run: Path, tmp_path: Path)
     out = ["--out", str(tmp_path / "out"), "--threshold", "cls"]
     with pytest.raises(InputError, match=r"no longer fits .*tile"):
         predict.main([str(run), new, *out, "--tile", "64"])
-    with pytest.raises(InputError, match=r"no longer fits .*size"):
-        evaluate.main([str(run), "--threshold", "cls", "--size", "trained"])
     state = checkpoint.load(run / "checkpoints" / "best")
     weights = state["model"]
     first = next(name for name, tensor in weights.items() if tensor.is_floating_point())
@@ -330,6 +328,7 @@ def test_misuse_is_one_sentence(run: Path, two: Path, finished: Path, vessels: P
     assert "--epsilon 2.0 cannot be used" in asked("--rule", "cls", "--epsilon", "2")
     assert "cannot be used" in asked("--rule", "cls", "--alpha", "nan")
     assert "makes none" in asked("--rule", "dice", "--unit", "group")
+    assert "not for the rule" in asked("--rule", "recall", "--split", "test")
     assert "validation images chose" in asked("--rule", "cls", "--split", "val")
     assert "leave one of the two out" in asked("--rule", "cls", "--split", "test", "--data", str(vessels))
     assert "classes" in asked("--rule", "cls", "--data", str(vessels), of=two)
