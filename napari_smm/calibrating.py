@@ -34,7 +34,7 @@ ROWS = 256
 """Rows are read so many at a time, or a multiple: predictions are stored in pieces of that height."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Basis:
     """What a threshold is calibrated on.
 
@@ -111,7 +111,7 @@ class Annotated:
         return (*arrays, id(self.target.truth), self.whole, self.name)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Read:
     """What was read of an annotated image or stack.
 
@@ -319,7 +319,7 @@ def basis(images: Sequence[Annotated], found: Known) -> Basis:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reading:
     """What came of reading images.
 
@@ -368,7 +368,7 @@ def counting(images: Sequence[Annotated], reads: Known, ended: Ended) -> Reading
         return Reading(reads, replace(basis(images, reads), no_curves=words))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RunCalibration:
     """A run's own calibration, as it was when it was looked at.
 

@@ -67,7 +67,12 @@ class Candidate:
     @property
     def title(self) -> str:
         """What to call it in a list: the image's name."""
-        return self.name.removeprefix(PREFIX) if known(self.layers[0]) else self.name
+        return self.name.removeprefix(PREFIX) if self.ours else self.name
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is a prediction, of which more is known than its values."""
+        return bool(known(self.layers[0]))
 
     @property
     def stack(self) -> bool:

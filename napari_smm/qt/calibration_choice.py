@@ -106,7 +106,9 @@ class CalibrationChoice(QWidget):
 
         A prediction's own run counts for more than the one that is watched.
         """
-        self._current = layer
+        if layer is not self._current:
+            self._current = layer
+            self._later()  # others may be preferred
         self._look()
         self._tell()
 
@@ -260,19 +262,24 @@ class CalibrationChoice(QWidget):
         if self._open:
             self._take_choice()
 
-    def _prefers(self, candidate: Candidate) -> bool:
-        """Whether a new candidate is ticked: made by what made the current one, with a truth beyond doubt."""
-        layer = candidate.layers[0]
-        if not candidate.sure or not known(layer) or any(own is self._current for own in candidate.layers):
-            return False
-        if self._current is None:
-            return bool(str(self._session.root) == str(known(layer).get("run")))
-        return bool(known(self._current)) and not differs(layer, self._current)
+    def _prefers(self, candidate: Candidate) -> bool | None:
+        """Whether a new candidate is ticked: made by what made the current one, with a truth beyond doubt.
+
+        None where that cannot be said yet, as no prediction is current.
+        """
+        layer, current = candidate.layers[0], self._current
+        sure = candidate.sure and candidate.ours
+        if current is None or not known(current):
+            own = current is None and str(known(layer).get("run")) == str(self._session.root)
+            return True if sure and own else None
+        return (
+            sure and all(other is not current for other in candidate.layers) and not differs(layer, current)
+        )
 
     def _take_choice(self) -> None:
         """Read what is ticked, unless it was before."""
         chosen, planes = self.list.chosen, self.list.planes_are_images
-        choice = planes, [(one.candidate.key, one.truth.unique_id, one.group) for one in chosen]
+        choice = planes, [(c.key, c.name, truth.unique_id, group) for c, truth, group in chosen]
         if choice == self._choice:
             return
         self._choice, self._basis, self._words = choice, None, ""

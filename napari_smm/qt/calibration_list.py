@@ -8,11 +8,12 @@ from qtpy.QtCore import QSize, Qt, Signal
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QComboBox,
+    QGridLayout,
     QHBoxLayout,
     QHeaderView,
     QLabel,
+    QPushButton,
     QSizePolicy,
-    QToolButton,
     QTreeWidget,
     QTreeWidgetItem,
     QVBoxLayout,
@@ -20,6 +21,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_smm.candidates import Candidate, clash
+from napari_smm.qt.threshold_row import LABELS
 
 IMAGE, TRUTH, GROUP = range(3)
 """Columns."""
@@ -30,11 +32,15 @@ MOST_ROWS = 5
 """Rows that are seen at once; more are scrolled."""
 GROUP_WIDTH = 64
 """Pixels of the groups' column."""
+SMALL = "QPushButton { padding: 1px 6px; }"
 WHOLE, PLANES = "one volume", "separate images"
 HINT = (
     "Annotated open layers that may be calibrated on. They must be new to the network: not trained on, and "
     "not used to choose its checkpoint."
 )
+
+Preference = Callable[[Candidate], bool | None]
+"""Whether to tick a candidate; None where it cannot be said yet."""
 
 
 class Chosen(NamedTuple):
@@ -58,13 +64,14 @@ class CalibrationList(QWidget):
         self._ticks: dict[Any, bool] = {}
         self._truths: dict[Any, Any] = {}
         self._groups: dict[Any, str] = {}
-        self._prefer: Callable[[Candidate], bool] = lambda candidate: False
+        self._prefer: Preference = lambda candidate: None
         self.tree = self._build_tree()
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(3)
         column.addWidget(self.tree)
         column.addLayout(self._build_buttons())
+        column.addLayout(self._build_stack())
 
     # What is chosen
 
@@ -105,7 +112,8 @@ class CalibrationList(QWidget):
 
         for candidate in sorted(self._found, key=late):
             taken = [truth for other, truth, _ in self.chosen if other is not candidate]
-            if candidate.usable and (candidate.sure or self._truth(candidate) not in taken):
+            alike = all(other.ours == candidate.ours for other, _, _ in self.chosen)
+            if candidate.usable and alike and (candidate.sure or self._truth(candidate) not in taken):
                 self.tick(candidate, True)
         self._show_states()
         self.changed.emit()
@@ -119,12 +127,12 @@ class CalibrationList(QWidget):
 
     # What is shown
 
-    def show_candidates(self, found: Sequence[Candidate], prefer: Callable[[Candidate], bool]) -> None:
+    def show_candidates(self, found: Sequence[Candidate], prefer: Preference) -> None:
         """Show candidates, and tick those of the new ones that are preferred and can be.
 
         Args:
             found: the candidates, the topmost first.
-            prefer: whether to tick a new one.
+            prefer: whether to tick one that nothing was decided of before.
         """
         self._found, self._prefer = list(found), prefer
         known = {candidate.key for candidate in found}
@@ -137,8 +145,10 @@ class CalibrationList(QWidget):
                 del self._truths[candidate.key]  # its truth is gone, and another one may be another image's
                 self._ticks[candidate.key] = False
             elif candidate.usable and candidate.key not in self._ticks:
-                self._ticks[candidate.key] = False
-                self.tick(candidate, prefer(candidate))
+                preferred = prefer(candidate)
+                if preferred is not None:
+                    self._ticks[candidate.key] = False
+                    self.tick(candidate, preferred)
         self._fill()
 
     # Building
@@ -177,6 +187,14 @@ class CalibrationList(QWidget):
         self.all.clicked.connect(self.tick_all)
         self.none.clicked.connect(self.tick_none)
         self.grouped.toggled.connect(self._show_groups)
+        row = QHBoxLayout()
+        row.setSpacing(4)
+        for button in (self.all, self.none, self.grouped):
+            row.addWidget(button)
+        row.addStretch(1)
+        return row
+
+    def _build_stack(self) -> QGridLayout:
         self.stack_words = QLabel("A stack is", self)
         self.stack_is = QComboBox(self)
         self.stack_is.setObjectName("threshold-calibration-stack")
@@ -185,14 +203,12 @@ class CalibrationList(QWidget):
         self.stack_is.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.stack_is.setMinimumContentsLength(8)
         self.stack_is.currentIndexChanged.connect(self._on_stack)
-        row = QHBoxLayout()
-        row.setSpacing(4)
-        for button in (self.all, self.none, self.grouped):
-            row.addWidget(button)
-        row.addStretch(1)
-        row.addWidget(self.stack_words)
-        row.addWidget(self.stack_is, 2)
-        return row
+        grid = QGridLayout()
+        grid.addWidget(self.stack_words, 0, 0)
+        grid.addWidget(self.stack_is, 0, 1)
+        grid.setColumnMinimumWidth(0, LABELS)
+        grid.setColumnStretch(1, 1)
+        return grid
 
     # Filling
 
@@ -222,7 +238,6 @@ class CalibrationList(QWidget):
         box.setMinimumContentsLength(4)
         box.addItems([str(truth.name) for truth in candidate.truths])
         box.setCurrentIndex(candidate.truths.index(self._truth(candidate)))
-        box.setToolTip(f"The truth of {candidate.name}")
         box.currentIndexChanged.connect(partial(self._on_truth, candidate))
         return box
 
@@ -238,14 +253,14 @@ class CalibrationList(QWidget):
                 flags |= Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsEditable
             item.setFlags(flags)
             item.setCheckState(IMAGE, Qt.CheckState.Checked if ticked else Qt.CheckState.Unchecked)
-            box = self.tree.itemWidget(item, TRUTH)
-            if box is not None:
-                box.setEnabled(not brief)
-            truth = self._truth(candidate)
+            truth, box = self._truth(candidate), self.tree.itemWidget(item, TRUTH)
             said = "" if truth is None or box is not None else str(truth.name)
-            item.setText(TRUTH, brief or said)
             shape = " × ".join(map(str, candidate.shape))
             about = f"{candidate.name}, {shape} px" + ("" if truth is None else f"\nTruth: {truth.name}")
+            if box is not None:
+                box.setEnabled(not brief)
+                box.setToolTip(about)
+            item.setText(TRUTH, brief or said)
             for column in (IMAGE, TRUTH):
                 item.setToolTip(column, reason or about)
             item.setToolTip(GROUP, "Images with the same word here belong together: click to write it")
@@ -310,9 +325,10 @@ class CalibrationList(QWidget):
             self.changed.emit()
 
 
-def _button(text: str, tip: str, parent: QWidget) -> QToolButton:
-    button = QToolButton(parent)
-    button.setText(text)
+def _button(text: str, tip: str, parent: QWidget) -> QPushButton:
+    button = QPushButton(text, parent)
     button.setToolTip(tip)
+    button.setAutoDefault(False)
+    button.setStyleSheet(SMALL)
     button.setObjectName(f"threshold-calibration-{text.lower()}")
     return button
