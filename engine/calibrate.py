@@ -217,17 +217,18 @@ def shown(images: Images, options: Namespace) -> Images:
 
 def draw(trained: Trained, rule: AnyGuarantee, answers: Sequence[Answer], images: Images, unit: Unit) -> None:
     """Save the figure."""
+    together = len(answers) < len(trained.classes)
     rows = [
         figures.GuaranteeRow(
-            answer.title,
-            rule,
-            answer.choice,
-            answer.units,
-            answer.test,
-            answer.curves,
-            unit,
-            "class" if len(answers) < len(trained.classes) else answer.title,
-        )  # fmt: skip
+            title=answer.title,
+            rule=rule,
+            choice=answer.choice,
+            units=answer.units,
+            test=answer.test,
+            curves=answer.curves,
+            unit=unit,
+            lesion="class" if together else answer.title,
+        )
         for answer in answers
     ]
     folder = trained.root / "report"
