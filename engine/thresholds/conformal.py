@@ -26,6 +26,9 @@ Values = NDArray[Any]
 COUNTABLE = 2**53
 """More images than anybody has, and the last number up to which floating numbers count one by one."""
 
+ROUNDING = 1e-9
+"""A mean of FNRs in floating numbers is off by far less, so that this far from α it may decide."""
+
 
 def critical_threshold(lesion_probabilities: ArrayLike, epsilon: float) -> float:
     """The largest λ at which an image misses at most ε of its lesion (CLS paper, critical threshold).
@@ -125,6 +128,10 @@ def crc_of(units: Sequence[Sequence[Values]], alpha: float) -> float:
     alpha = require_share("alpha", alpha)
 
     def kept(threshold: float) -> bool:
+        # Fractions are slow to add, and only where rounding might decide do they have to.
+        estimate = (float(worst_fnr(units, threshold).sum()) + 1) / (len(units) + 1)
+        if abs(estimate - alpha) > ROUNDING:
+            return estimate < alpha
         return risk_bound(units, threshold) <= alpha
 
     if not kept(0.0):
@@ -163,8 +170,17 @@ def worst_fnr(units: Sequence[Sequence[Values]], threshold: float) -> NDArray[np
     Raises:
         InputError: λ is NaN.
     """
-    shares = [_worst(unit, threshold) for unit in units]
-    return np.array([missed / size for missed, size in shares], np.float64)
+    each = [values for unit in units for values in unit]
+    worst = np.zeros(len(units))
+    if not each:
+        return worst
+    least = {kind: _least(kind, threshold) for kind in {values.dtype for values in each}}
+    missed = np.array([values.searchsorted(least[values.dtype]) for values in each], np.float64)
+    shares = missed / [values.size for values in each]
+    lengths = np.array([len(unit) for unit in units])
+    some = lengths > 0
+    worst[some] = np.maximum.reduceat(shares, (lengths.cumsum() - lengths)[some])
+    return worst
 
 
 def below(values: Values, threshold: float) -> int:
@@ -173,16 +189,7 @@ def below(values: Values, threshold: float) -> int:
     Raises:
         InputError: λ is NaN.
     """
-    if math.isnan(threshold):
-        raise InputError("a threshold is NaN: a number is needed, 0 to 1 for a choice between voxels.")
-    if threshold <= 0:
-        return 0
-    if threshold > 1:
-        return values.size
-    own = values.dtype.type(threshold)
-    # p < λ where p < the least number of p's own kind that is not below λ.
-    least = np.nextafter(own, values.dtype.type(2)) if float(own) < threshold else own
-    return int(values.searchsorted(least))
+    return int(values.searchsorted(_least(values.dtype, threshold)))
 
 
 def critical_of(values: Values, epsilon: float) -> float:
@@ -327,6 +334,18 @@ def _numbers(given: ArrayLike, what: str) -> Values:
 
 def _of(name: str) -> str:
     return f" of {name}" if name else ""
+
+
+def _least(kind: np.dtype[Any], threshold: float) -> Any:
+    """The least number of a floating type that is not below λ: p < λ where p is below it."""
+    if math.isnan(threshold):
+        raise InputError("a threshold is NaN: a number is needed, 0 to 1 for a choice between voxels.")
+    if threshold <= 0:
+        return kind.type(0)
+    if threshold > 1:
+        return kind.type(math.inf)
+    own = kind.type(threshold)
+    return np.nextafter(own, kind.type(2)) if float(own) < threshold else own
 
 
 def _worst(unit: Sequence[Values], threshold: float) -> tuple[int, int]:
