@@ -221,7 +221,12 @@ def conditional_rank(n: int, alpha: float, delta: float) -> int:
     if delta == 0:  # a chance too small for a floating number is none the less above 0
         return 0
     # It rises with k.
-    return bisect_right(range(1, n + 1), delta, key=lambda k: float(betaincc(k, n + 1 - k, alpha)))
+    return bisect_right(range(1, n + 1), delta, key=lambda k: beta_above(k, n, alpha))
+
+
+def beta_above(k: int, n: int, alpha: float) -> float:
+    """``P(Beta(k, n + 1 − k) > α)`` of k from 1 to n; 0 for α = 1."""
+    return float(betaincc(k, n + 1 - k, alpha))
 
 
 def cls_needs(alpha: float) -> int | None:
@@ -244,7 +249,7 @@ def conditional_needs(alpha: float, delta: float) -> int | None:
         return 0
     if delta == 0:
         return None
-    return _fewest(lambda n: float(betaincc(1, n, alpha)) <= delta, 1)
+    return _fewest(lambda n: beta_above(1, n, alpha) <= delta, 1)
 
 
 def probabilities(given: ArrayLike, name: str = "") -> Values:

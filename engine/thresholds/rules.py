@@ -1,12 +1,14 @@
 """The rules that guarantee something: from the lesion probabilities of calibration images to a threshold."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import bdtri
+from scipy.special import betainccinv
 
 from engine.thresholds.conformal import (
+    beta_above,
     cls_needs,
     cls_rank,
     cls_threshold,
@@ -91,10 +93,17 @@ def least_alpha(n: int, delta: float | None = None) -> float:
 
 
 def _conditional_alpha(above: int, n: int, delta: float) -> float:
-    """The α with ``P(Beta(above + 1, n − above) > α) = δ``, Beta(·, 0) being 1."""
+    """The least α with ``P(Beta(above + 1, n − above) > α) <= δ``, Beta(·, 0) being 1."""
     if delta == 1:
         return 0.0
-    return float(bdtri(float(above), n, delta)) if above < n and delta > 0 else 1.0
+    if above >= n or delta == 0:
+        return 1.0
+    alpha = float(betainccinv(above + 1, n - above, delta))
+    # The inverse is rounded: what is said to be attainable shall be so for the rule, too.
+    step = math.ulp(alpha)
+    while beta_above(above + 1, n, alpha) > delta:
+        alpha, step = min(alpha + step, 1.0), 2 * step
+    return alpha
 
 
 def mean_bound(units: Units, threshold: float) -> float:

@@ -36,7 +36,7 @@ class Cls(Guarantee):
 
 
 class Conditional(Guarantee):
-    """Training-conditional CLS, for who calibrates once: with probability 1 − δ the calibration is one
+    """Training-conditional CLS, for those who calibrate once: with probability 1 − δ the calibration is one
     with which at most α of all new images miss more than ε of their lesion."""
 
     target: ClassVar[str] = "engine.thresholds.rules:conditional"
@@ -51,7 +51,7 @@ class Conditional(Guarantee):
 
 
 class Crc(Guarantee):
-    """Conformal Risk Control: of the lesions of new images at most α is missed on average."""
+    """Conformal Risk Control: on average at most α of a new image's lesion is missed."""
 
     target: ClassVar[str] = "engine.thresholds.rules:crc"
     title: ClassVar[str] = "CRC: miss at most α on average"

@@ -1,5 +1,7 @@
 """What a threshold promises, in words: the same in the window, on the command line and in files."""
 
+from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Decimal
+
 from engine.spec import Part
 from engine.thresholds.rules import Choice
 from engine.thresholds.specs import Cls, Conditional, Crc
@@ -13,52 +15,99 @@ def promise(
     Args:
         rule: Cls, Conditional or Crc.
         choice: what it answered.
-        unit: what calibration counted: "image", "group", "patient" …
-        lesion: what must not be missed: the class's name.
+        unit: what calibration counted: "image", or what several images belong to: "group", "patient" …
+        lesion: what must not be missed: the class's name; "class" if it is each of several.
         together: whether the promise is made for all classes, or all images of a group, at once.
 
     Raises:
         TypeError: a rule that guarantees nothing.
     """
+    if not isinstance(rule, Cls | Conditional | Crc):
+        raise TypeError(f"{type(rule).__name__} promises nothing")
     if not choice.enough:
-        return _too_few(rule, choice, unit)
+        return _too_few(rule, choice, unit, lesion)
+    if empty := [sign for sign, share in _shares(rule) if share == 1]:
+        return f"{empty[0]} = 100 % promises nothing: all of the lesion may be missed in any new {unit}."
+    each_class = together and (unit == "image" or lesion == "class")
+    whole = "of each class" if each_class else f"of the {lesion}"
+    within = "" if unit == "image" else " in each image"
     basis = f"Calibrated on {_count(choice.n, unit)}."
-    whole = f"of every {lesion}" if together else f"of the {lesion}"
     if isinstance(rule, Crc):
         return (
-            f"On average over new {unit}s from the same source, at most {percent(rule.alpha)} {whole} is "
-            f"missed. A single {unit} may miss more. {basis}"
+            f"On average over new {unit}s from the same source, at most {_at_most(rule.alpha)} "
+            f"of the {'lesion' if each_class else lesion} is missed{_counted(unit, each_class)}. "
+            f"A single {unit} may miss more. {basis}"
         )
-    if isinstance(rule, Cls | Conditional):
-        inside = "at least " + percent(1 - rule.alpha) if rule.alpha < 1 else "none"
-        kept = (
-            f"in {inside} of new {unit}s from the same source, at most {percent(rule.epsilon)} "
-            f"{whole} is missed"
-        )
-        if isinstance(rule, Conditional):
-            return f"With {percent(1 - rule.delta)} confidence in this calibration: {kept}. {basis}"
-        return f"{kept[0].upper()}{kept[1:]}. {basis}"
-    raise TypeError(f"{rule.name!r} promises nothing")  # type: ignore[attr-defined]
-
-
-def _too_few(rule: Part, choice: Choice, unit: str) -> str:
-    asked = ", ".join(
-        f"{sign} = {percent(getattr(rule, name))}"
-        for name, sign in (("alpha", "α"), ("delta", "δ"))
-        if hasattr(rule, name)
+    missed = f"at most {_at_most(rule.epsilon)} {whole} is" if rule.epsilon else f"nothing {whole} is"
+    kept = (
+        f"n at least {_but(rule.alpha)} of new {unit}s from the same source, {missed} missed{within}. {basis}"
     )
-    there = f"there {'is' if choice.n == 1 else 'are'} {choice.n}"
+    if isinstance(rule, Conditional):
+        return f"With {_but(rule.delta)} confidence in this calibration: i{kept}"
+    return f"I{kept}"
+
+
+def _counted(unit: str, each_class: bool) -> str:
+    """By which of its parts a unit counts, the mean being one of single numbers."""
+    parts = [name for name, several in (("image", unit != "image"), ("class", each_class)) if several]
+    return f", each {unit} counted by its worst {' and '.join(parts)}" if parts else ""
+
+
+def _too_few(rule: Cls | Conditional | Crc, choice: Choice, unit: str, lesion: str) -> str:
+    asked = [(sign, share) for sign, share in _shares(rule) if sign != "ε"]
     if choice.needed is None:
-        return f"No number of calibration {unit}s keeps {asked}: a share above 0 % is needed. T is 0."
+        asked = [(sign, share) for sign, share in asked if not share] or asked
+        return (
+            f"No number of calibration {unit}s can keep {_settings(asked)}: a larger share would work. "
+            "T is 0, so everything is predicted."
+        )
+    there = f"there {'is' if choice.n == 1 else 'are'} {choice.n or 'none'}"
+    needed = _count(choice.needed, f"calibration {unit}")
+    shown = "a lesion" if lesion in ("lesion", "class") else lesion
     return (
-        f"{asked} needs at least {_count(choice.needed, f'calibration {unit}')} with a lesion, and {there}: "
-        "T is 0, so everything is predicted."
+        f"{_settings(asked)} needs at least {needed} with {shown}, and {there}: T is 0, so everything is "
+        "predicted."
     )
+
+
+def _shares(rule: Cls | Conditional | Crc) -> list[tuple[str, float]]:
+    signs = (("α", "alpha"), ("δ", "delta"), ("ε", "epsilon"))
+    return [(sign, float(getattr(rule, name))) for sign, name in signs if hasattr(rule, name)]
+
+
+def _settings(shares: list[tuple[str, float]]) -> str:
+    return " with ".join(f"{sign} = {percent(share)}" for sign, share in shares)
 
 
 def percent(share: float) -> str:
-    """A share as a percentage with up to four digits: 0.125 is "12.5 %"."""
-    return f"{100 * share:.4g} %"
+    """A share as a percentage with up to four digits: 0.125 is "12.5 %".
+
+    More than four where they would make 0 % or 100 % of a share that is neither.
+    """
+    return f"{_plain(_rounded(share, ROUND_HALF_EVEN))} %"
+
+
+def _at_most(share: float) -> str:
+    """A share as a percentage that is not below it: what is promised is not rounded to less."""
+    return f"{_plain(_rounded(share, ROUND_CEILING))} %"
+
+
+def _but(share: float) -> str:
+    """All but a share, as a percentage that is not above it."""
+    return f"{_plain(100 - _rounded(share, ROUND_CEILING))} %"
+
+
+def _rounded(share: float, rounding: str) -> Decimal:
+    """Percent of a share as it is written: 0.07 is 7, which 100 * 0.07 is not."""
+    exact = Decimal(repr(float(share))) * 100
+    if exact in (0, 100):
+        return exact
+    digits = min(exact.adjusted() - 3, (100 - exact).adjusted())
+    return exact.quantize(Decimal(1).scaleb(digits), rounding)
+
+
+def _plain(number: Decimal) -> str:
+    return f"{number.normalize():f}"
 
 
 def _count(number: int, noun: str) -> str:
