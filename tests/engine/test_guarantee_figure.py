@@ -240,7 +240,7 @@ def test_a_promise_for_all_classes_of_a_unit() -> None:
     both = Units(tuple((unit[0], unit[0] / 2) for unit in units(30).values))
     made = GuaranteeRow("all classes", Cls(), Cls().bind()(both), both, both)
     figure = guarantee([made])
-    assert "at most 10 % of every lesion is missed" in said(figure.axes[0])[1]
+    assert "at most 10 % of each class is missed" in said(figure.axes[0])[1]
 
 
 CASES: dict[str, Callable[[], list[GuaranteeRow]]] = {
