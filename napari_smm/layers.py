@@ -39,6 +39,8 @@ DOUBT = 1e-6
 """The screen may show p in T - DOUBT … T on either side; everywhere else it shows p >= T."""
 RANGE = (-0.01, 1.01)
 """Ends of the contrast limits' slider: each move beyond them would make napari slice the layer anew."""
+BEYOND = 1.005
+"""T that no probability reaches, within the slider's ends: what is shown where T is inf."""
 BELOW, ABOVE = -1.0, 2.0
 """Values that pass no threshold, and every one."""
 TRUTH, ADDED = 1, 2
@@ -166,8 +168,9 @@ def mark(root: object, role: Role) -> dict[str, Any]:
 
 
 def contrast_band(threshold: float) -> tuple[float, float]:
-    """Contrast limits by which a :func:`two_colours` map shows p >= T."""
-    return threshold - BAND, threshold + BAND
+    """Contrast limits by which a :func:`two_colours` map shows p >= T, 0…1 or inf."""
+    shown = min(threshold, BEYOND)
+    return shown - BAND, shown + BAND
 
 
 def two_colours(low: str | None, high: str | None, name: str) -> Any:

@@ -17,6 +17,7 @@ ROWS = (
 """Field, name and meaning of what is shown."""
 UNKNOWN = "…"
 UNDEFINED = "–"
+INFINITE = "∞"
 
 
 @dataclass(frozen=True)
@@ -87,11 +88,13 @@ def table(subject: Subject, threshold: float, shown: Sequence[Column]) -> str:
     else:
         lines.append(f"<tr><td>Predicted</td><td align='right'>{_share(subject, threshold)}</td></tr>")
     below = f"<div>{html.escape(subject.note)}</div>" if subject.note else ""
-    return f"<table width='100%' cellspacing='0' cellpadding='1'>{''.join(lines)}</table>{below}"
+    return f"<table width='100%' cellspacing='0' cellpadding='0'>{''.join(lines)}</table>{below}"
 
 
 def number(threshold: float) -> str:
-    """T with 3 digits behind the point, or as many as it has, up to 6."""
+    """T with 3 digits behind the point, or as many as it has, up to 6; "∞" of an infinite one."""
+    if math.isinf(threshold):
+        return INFINITE
     text = f"{threshold:.6f}"
     return text[:-3] + text[-3:].rstrip("0")
 

@@ -29,9 +29,11 @@ class ScrollingPage(QScrollArea):
     def sizeHint(self) -> QSize:  # noqa: N802
         """Of the content, whose sentences need the more height the narrower they are."""
         hint, view = self._page.sizeHint(), self.viewport()
-        width = view.width() if view is not None and self.isVisible() else hint.width()
+        shown = view is not None and self.isVisible()
+        width = view.width() if shown else hint.width()
         height = self._page.heightForWidth(width) if self._page.hasHeightForWidth() else hint.height()
-        return QSize(hint.width(), height)
+        edges = self.height() - view.height() if shown else 0  # of a style sheet, whatever the frame is
+        return QSize(hint.width(), height + edges)
 
     def minimumSizeHint(self) -> QSize:  # noqa: N802
         """Of the content's width, and a few rows' height."""

@@ -1,7 +1,9 @@
 """A section that folds: a header that says what is inside, and the content below it."""
 
+from collections.abc import Sequence
+
 from qtpy.QtCore import QRect, Qt, Signal
-from qtpy.QtGui import QKeyEvent, QPainter, QPaintEvent
+from qtpy.QtGui import QColor, QKeyEvent, QPainter, QPaintEvent
 from qtpy.QtWidgets import QLabel, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 
 SHUT, OPEN = "▸", "▾"
@@ -9,6 +11,8 @@ WARNING = "⚠"
 GAP = 20
 """Pixels between a header's title and its summary, padding included."""
 
+SQUARE = 11
+"""Pixels of the side of a legend's colour."""
 FAINT = 165
 """Opacity, of 255, of what is said by the way. In the theme's own colour, so that it can be read in all."""
 
@@ -28,6 +32,7 @@ class Header(QPushButton):
     def __init__(self, parent: QWidget, *, inner: bool) -> None:
         super().__init__(parent)
         self.summary = ""
+        self.legend: Sequence[tuple[str, str]] = ()
         self.setCheckable(True)
         self.setAutoDefault(False)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
@@ -44,10 +49,26 @@ class Header(QPushButton):
             super().keyPressEvent(event)
 
     def paintEvent(self, event: QPaintEvent | None) -> None:  # noqa: N802
-        """The button, and the summary in what its title leaves free."""
+        """The button, and the summary or the legend in what its title leaves free."""
         super().paintEvent(event)
-        if not self.summary:
-            return
+        if self.legend:
+            self._paint_legend()
+        elif self.summary:
+            self._paint_summary()
+
+    def _paint_legend(self) -> None:
+        metrics, painter = self.fontMetrics(), QPainter(self)
+        right = self.width() - 6
+        for colour, word in reversed(self.legend):
+            left = right - metrics.horizontalAdvance(word)
+            painter.setPen(self.palette().color(self.foregroundRole()))
+            painter.drawText(QRect(left, 0, right - left, self.height()), Qt.AlignmentFlag.AlignVCenter, word)
+            square = QRect(left - SQUARE - 4, (self.height() - SQUARE) // 2, SQUARE, SQUARE)
+            painter.fillRect(square, QColor(colour))
+            right = square.left() - SQUARE
+        painter.end()
+
+    def _paint_summary(self) -> None:
         metrics = self.fontMetrics()
         left = metrics.horizontalAdvance(self.text()) + GAP
         free = QRect(left, 0, self.width() - left - 6, self.height())
@@ -102,6 +123,7 @@ class Section(QWidget):
         self._title = title
         self._summary = ""
         self._warning = ""
+        self._legend: Sequence[tuple[str, str]] = ()
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(2)
@@ -125,6 +147,11 @@ class Section(QWidget):
         self._summary = text
         self._write()
 
+    def set_legend(self, colours: Sequence[tuple[str, str]]) -> None:
+        """Name a few colours ("#RRGGBB", word), seen in place of a summary while the section is shut."""
+        self._legend = tuple(colours)
+        self._write()
+
     def set_warning(self, sentence: str) -> None:
         """Mark the header, open or shut, because of something inside; an empty text takes the mark away."""
         self._warning = sentence
@@ -140,6 +167,7 @@ class Section(QWidget):
         mark = f"  {WARNING}" if self._warning else ""
         self.header.setText(f"{OPEN if opened else SHUT}  {self._title}{mark}")
         self.header.summary = "" if opened else self._summary
+        self.header.legend = () if opened else self._legend
         self.header.setToolTip(self._warning or self.header.summary)
         self.header.setAccessibleName(self._title)
         self.header.setAccessibleDescription(self._warning or self._summary)

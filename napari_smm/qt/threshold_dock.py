@@ -1,6 +1,6 @@
-"""The Threshold dock: T by hand, what it does to masks and rates, and what is in view."""
+"""The Threshold dock: T by hand or by a rule, what it does to masks and rates, and what is in view."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,16 @@ from qtpy.QtWidgets import (
 )
 
 from engine.errors import InputError
+from engine.figures import colours
+from engine.spec import Part
 from engine.thresholds import Curve, Rates, Skipped, mean_rates, pooled, precision_recall, rates
+from engine.thresholds.specs import Guarantee
 from napari_smm import decisions, readout
+from napari_smm.calibrating import Basis
 from napari_smm.decisions import Named
 from napari_smm.layers import MARK, Role, View
 from napari_smm.placement import full_shape
+from napari_smm.promising import Answer, Thresholded, answer
 from napari_smm.qt import keys
 from napari_smm.qt.dock import Dock
 from napari_smm.qt.jobs import Jobs
@@ -35,6 +40,7 @@ from napari_smm.qt.navigation import Navigation
 from napari_smm.qt.outline_sync import OutlineSync
 from napari_smm.qt.overlay_list import OverlayList
 from napari_smm.qt.plot import PrecisionRecallPlot
+from napari_smm.qt.rule_panel import RulePanel
 from napari_smm.qt.scrolling_page import ScrollingPage
 from napari_smm.qt.section import Section
 from napari_smm.qt.threshold_row import LABELS, ThresholdRow
@@ -48,7 +54,40 @@ OWN_TRUTH = "the run's own"
 AT_ONCE = 64
 """Images whose mean is computed with each move of T; that of more is computed when a thread has time."""
 Mean = tuple[Rates, Skipped]
+BY_HAND = ""
+"""Name of the rule that is none."""
+RULE = "rule"
+"""Of the work of asking one."""
 FORMATS = ((".png", "as PNG…"), (".tif", "as TIFF…"))
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What a rule was asked: of the basis only itself is the same."""
+
+    rule: Part
+    basis: Basis | None
+    on: Thresholded
+    together: bool
+    busy: bool
+    why: str
+
+    def same(self, other: "Asked | None") -> bool:
+        """Whether the answer to another question would be this one's."""
+        return other is not None and self.basis is other.basis and self._rest == other._rest
+
+    def answer(self) -> Answer:
+        """What the rule says."""
+        return answer(self.rule, self.basis, self.on, together=self.together, busy=self.busy, why=self.why)
+
+    @property
+    def quick(self) -> bool:
+        """Whether it can be answered while the hand moves. Counts of whole images take longer."""
+        return isinstance(self.rule, Guarantee) or self.basis is None or not self.basis.curves
+
+    @property
+    def _rest(self) -> tuple[object, ...]:
+        return self.rule, self.on, self.together, self.busy, self.why
 
 
 class ThresholdDock(Dock):
@@ -60,6 +99,9 @@ class ThresholdDock(Dock):
         self.setObjectName("threshold-dock")
         self._thresholds: dict[tuple[Any, int], float] = {}
         self._plotted: object = None
+        self._guarantees = False
+        self._asked: Asked | None = None
+        self._answer: Answer | None = None
         self._mean: Mean | None = None
         self._mean_due: tuple[object, float] = (None, 0.0)
         self._jobs = Jobs(self.session, self)
@@ -80,8 +122,9 @@ class ThresholdDock(Dock):
         return self._source.threshold
 
     def set_threshold(self, threshold: float) -> None:
-        """Move T of the class in view, of what is chosen."""
+        """Move T of the class in view, of what is chosen, by hand: no rule holds any more."""
         self._source.set_threshold(threshold)
+        self.rules.choose(BY_HAND)
 
     def choose_probability(self, layer: Any | None, truth: Any | None = None) -> None:
         """Move T on a layer of probabilities, with a Labels layer as its truth; None is the watched run."""
@@ -92,7 +135,7 @@ class ThresholdDock(Dock):
     def step_threshold(self, step: float) -> None:
         """Move T by a step."""
         if self.row.slider.isEnabled():
-            self.set_threshold(round(self.threshold + step, 6))
+            self.set_threshold(round(min(self.threshold, 1.0) + step, 6))
 
     def step_item(self, step: int) -> None:
         """Go to another watched image."""
@@ -135,6 +178,7 @@ class ThresholdDock(Dock):
         if self._source is not self._live:
             self._source.close()
         self._live.close()
+        self.rules.leave()
         self._jobs.close()
         self.navigation.leave()
         self.overlays.leave()
@@ -152,6 +196,8 @@ class ThresholdDock(Dock):
         column.addWidget(self.navigation)
         self.row = ThresholdRow(self)
         column.addWidget(self.row)
+        self.rules = RulePanel(self.viewer, self.session, self._jobs, self)
+        column.addWidget(self.rules)
         self.readout = QLabel(self)
         self.readout.setObjectName("threshold-readout")
         self.readout.setTextFormat(Qt.TextFormat.RichText)
@@ -159,15 +205,14 @@ class ThresholdDock(Dock):
         self.readout.setToolTip(readout.help_text())
         self.readout.setWordWrap(True)
         column.addWidget(self.readout)
-        column.addLayout(self._curve_choice())
-        self.plot = PrecisionRecallPlot(self)
-        self.plot.setMinimumHeight(100)
-        self.plot.setMaximumHeight(220)
-        column.addWidget(self.plot, 1)
+        self.curves = Section("Precision and recall", self._curves(), parent=self)
+        self.curves.set_open(True)
+        column.addWidget(self.curves, 1)
         self.overlays = OverlayList(keys.TOGGLED, self)
         self.legend = Section("Layers and colours", self.overlays, parent=self)
         self.legend.set_open(True)
         column.addWidget(self.legend)
+        self._opened = {self.curves: False, self.legend: False}
         column.addLayout(self._actions())
         self.message = QLabel(self)
         self.message.setObjectName("threshold-message")
@@ -196,15 +241,23 @@ class ThresholdDock(Dock):
         grid.setColumnStretch(1, 1)
         return grid
 
-    def _curve_choice(self) -> QHBoxLayout:
-        self.curve_of = QComboBox(self)
+    def _curves(self) -> QWidget:
+        page = QWidget(self)
+        self.curve_of = QComboBox(page)
         self.curve_of.setObjectName("threshold-curve-of")
         self.curve_of.setToolTip("Whose precision and recall are drawn; those of a set are of all its pixels")
-        self.curve_words = QLabel("Precision and recall of", self)
-        row = QHBoxLayout()
-        row.addWidget(self.curve_words)
-        row.addWidget(self.curve_of, 1)
-        return row
+        self.plot = PrecisionRecallPlot(page)
+        self.plot.setMinimumHeight(100)
+        self.plot.setMaximumHeight(220)
+        grid = QGridLayout(page)
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.setVerticalSpacing(3)
+        grid.addWidget(QLabel("Of", page), 0, 0)
+        grid.addWidget(self.curve_of, 0, 1)
+        grid.addWidget(self.plot, 1, 0, 1, 2)
+        grid.setColumnMinimumWidth(0, LABELS)
+        grid.setColumnStretch(1, 1)
+        return page
 
     def _actions(self) -> QHBoxLayout:
         self.keep_button = QPushButton("Keep as Labels", self)
@@ -241,6 +294,7 @@ class ThresholdDock(Dock):
         self.probability.chosen.connect(self._choose)
         self.truth.chosen.connect(self._choose_truth)
         self.row.moved.connect(self.set_threshold)
+        self.rules.changed.connect(self._on_rule)
         self.row.class_chosen.connect(self._choose_class)
         self.curve_of.activated.connect(self._show)
         self.plot.threshold_picked.connect(self.set_threshold)
@@ -266,6 +320,66 @@ class ThresholdDock(Dock):
     def _name_run(self) -> None:
         root = self.session.root
         self.probability.say_empty(NO_RUN if root is None else f"live: {root.name}")
+
+    # The rule
+
+    def _on_rule(self) -> None:
+        guarantees = isinstance(self.rules.rule, Guarantee)
+        if guarantees != self._guarantees:
+            # What is promised takes the room of what lies below it, unless the user wants it otherwise.
+            self._guarantees = guarantees
+            for section, opened in self._opened.items():
+                self._opened[section] = section.is_open()
+                section.set_open(opened)
+        self._show()
+
+    def _follow_rule(self) -> bool:
+        """Let T be what the rule says of what is in view. Returns whether T moved.
+
+        A T that something else has moved since ends the rule: it would not be the rule's own.
+        """
+        asked = self._question()
+        if asked is None:
+            self._jobs.drop(RULE)
+            self._asked = self._answer = None
+            self.rules.show_answer(None)
+            return False
+        if asked.same(self._asked):
+            wanted = None if self._answer is None else self._answer.threshold
+            if wanted is not None and self._source.threshold != wanted:
+                self.rules.choose(BY_HAND)
+            return False
+        self._asked, self._answer = asked, None
+        if asked.quick:
+            self._jobs.drop(RULE)
+            return self._take_answer(asked.answer())
+        self._jobs.ask(RULE, lambda ended: asked.answer(), self._on_answer)
+        return False
+
+    def _on_answer(self, found: Answer) -> None:
+        """What a rule says that takes its time."""
+        self._take_answer(found)
+
+    def _question(self) -> Asked | None:
+        """What the chosen rule is to be asked; None by hand, and where nothing is in view."""
+        on = self._source.thresholded() if self._chosen else None
+        self.rules.show_classes(0 if on is None else len(on.classes))
+        rule, choice = self.rules.rule, self.rules.calibration
+        if rule is None or on is None:
+            return None
+        return Asked(rule, choice.basis, on, self.rules.together, choice.busy, choice.words)
+
+    def _take_answer(self, found: Answer) -> bool:
+        """Show what the rule says, and move T there. Returns whether it moved."""
+        assert self._asked is not None
+        self._answer = found
+        self.rules.show_answer(found)
+        on, threshold = self._asked.on, found.threshold
+        classes = range(len(on.classes)) if self._asked.together else [on.cls]
+        if threshold is None or all(self._source.threshold_of(cls) == threshold for cls in classes):
+            return False
+        self._source.set_thresholds(dict.fromkeys(classes, threshold))
+        return True
 
     # Which probabilities
 
@@ -294,6 +408,7 @@ class ThresholdDock(Dock):
         if layer is not None:
             self._source = self._layer_source(layer) or self._live
         self.navigation.setVisible(layer is None)
+        self.rules.calibration.set_current(layer)
         self._plotted = None
         self.overlays.follow(self._find)
         self._outline.follow(None if layer is not None and self._source is self._live else self._source)
@@ -389,6 +504,8 @@ class ThresholdDock(Dock):
         self.message.setVisible(bool(sentence))
 
     def _show(self, _: object = None) -> None:
+        if self._follow_rule():
+            return  # T moved, and with it all was shown
         source = self._source
         ready = self._chosen and source.ready
         self.row.show_classes(source.classes if self._chosen else (), source.cls)
@@ -397,6 +514,7 @@ class ThresholdDock(Dock):
         for button in (self.keep_button, self.save_button):
             button.setEnabled(ready)
         self.overlays.show_class(source.colour)
+        self.legend.set_legend(_legend(source.colour))
         self._show_outline()
         subject = source.subject() if self._chosen else Subject(None, ())
         self._show_rates(subject, source.threshold)
@@ -442,7 +560,7 @@ class ThresholdDock(Dock):
             self.curve_of.setCurrentIndex(max(index, 0))
         curves = list(several) if self.curve_of.currentIndex() == 1 else [subject.shown]
         known = [curve for curve in curves if curve is not None and subject.truth]
-        for widget in (self.curve_words, self.curve_of, self.plot):
+        for widget in (self.curves, self.plot):
             widget.setVisible(subject.truth)
         # The curves themselves are kept, as an identity may be given to another one once they are gone.
         plotted = self._plotted if isinstance(self._plotted, list) else []
@@ -452,6 +570,12 @@ class ThresholdDock(Dock):
         self._plotted = known
         total = rates(pooled(known, threshold))
         self.plot.set_point(total.recall, total.precision)
+
+
+def _legend(cls: int) -> list[tuple[str, str]]:
+    """What the colours mean by which a threshold is judged."""
+    predicted = (colours.class_colour(cls), "predicted")
+    return [(colours.MISSED, "missed"), (colours.FALSE_ALARM, "false alarm"), predicted]
 
 
 def _may_be_probability(layer: Any) -> bool:

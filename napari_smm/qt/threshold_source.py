@@ -1,7 +1,9 @@
 """What the Threshold dock moves T on: the watched run, or a layer of probabilities."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import QObject, QTimer, Signal
@@ -10,11 +12,13 @@ from engine.errors import InputError
 from engine.figures import colours
 from engine.thresholds import Curve
 from napari_smm import decisions
+from napari_smm.candidates import known, predicted
 from napari_smm.decisions import Channel, Named
 from napari_smm.feed import Snapshot, fitting
 from napari_smm.layers import MARK, LayerSpec, Role, View, mark, two_colours
 from napari_smm.placement import Transform
 from napari_smm.planes import plane_in_view
+from napari_smm.promising import Thresholded
 from napari_smm.qt.jobs import Ended, Jobs
 from napari_smm.qt.target_layers import TargetLayers, placed
 from napari_smm.qt.workbench import Workbench
@@ -65,7 +69,19 @@ class ThresholdSource(QObject):
         raise NotImplementedError
 
     def set_threshold(self, threshold: float) -> None:
-        """Move T of the class in view."""
+        """Move T of the class in view by hand, kept within 0…1."""
+        raise NotImplementedError
+
+    def threshold_of(self, cls: int) -> float:
+        """T of a class."""
+        raise NotImplementedError
+
+    def set_thresholds(self, thresholds: Mapping[int, float]) -> None:
+        """Move T of some classes, exactly: 0…1, or inf, which predicts nothing."""
+        raise NotImplementedError
+
+    def thresholded(self) -> Thresholded | None:
+        """What is in view, as far as a promise depends on it; None where nothing is."""
         raise NotImplementedError
 
     def subject(self) -> Subject:
@@ -139,6 +155,26 @@ class LiveSource(ThresholdSource):
     def set_threshold(self, threshold: float) -> None:
         """Move T of the class in view."""
         self._session.set_threshold(threshold)
+
+    def threshold_of(self, cls: int) -> float:
+        """T of a class."""
+        return self._session.view.thresholds.get(cls, 0.5)
+
+    def set_thresholds(self, thresholds: Mapping[int, float]) -> None:
+        """Move T of some classes."""
+        _require_thresholds(thresholds)
+        self._session.set_view(thresholds={**self._session.view.thresholds, **thresholds})
+
+    def thresholded(self) -> Thresholded | None:
+        """The image in view, in the epoch in view."""
+        found = self._in_view()
+        root = self._session.root
+        if found is None or root is None:
+            return None
+        snapshot, view = found
+        item, epoch = snapshot.run.items[view.item], self._session.epoch
+        where = (root, snapshot.run.generation, view.item, epoch)
+        return Thresholded(where, self.classes, view.cls, None, item.split, root, epoch)
 
     def subject(self) -> Subject:
         """The image in view and those of its split; unknown until the worker has counted for the view."""
@@ -316,10 +352,36 @@ class LayerSource(ThresholdSource):
 
     def set_threshold(self, threshold: float) -> None:
         """Move T of the class in view."""
-        self._thresholds[self._layer.unique_id, self._cls] = min(1.0, max(0.0, float(threshold)))
+        self.set_thresholds({self.cls: min(1.0, max(0.0, float(threshold)))})
+
+    def threshold_of(self, cls: int) -> float:
+        """T of a class."""
+        return self._thresholds.get(self._key(cls), 0.5)
+
+    def set_thresholds(self, thresholds: Mapping[int, float]) -> None:
+        """Move T of some classes."""
+        _require_thresholds(thresholds)
+        self._thresholds.update({self._key(cls): threshold for cls, threshold in thresholds.items()})
         if self._shown is not None:
             self._shown.set_threshold(self.threshold)
         self.changed.emit()
+
+    def _key(self, cls: int) -> tuple[Any, int]:
+        """By which T of a class is kept: each has a layer of its own, or all have this one."""
+        layers = self.siblings
+        return (layers[cls].unique_id, 0) if len(layers) > 1 else (self._layer.unique_id, cls)
+
+    def thresholded(self) -> Thresholded | None:
+        """The layer, and what is known of how it was predicted."""
+        meaning = known(self._layer)
+        return Thresholded(
+            where=self._layer.unique_id,
+            classes=self.classes,
+            cls=self.cls,
+            predicted=predicted(self._layer),
+            split=str(meaning.get("split") or ""),
+            run=Path(meaning["run"]) if "run" in meaning else None,
+        )
 
     def set_class(self, cls: int) -> None:
         """Look at another class of a layer that has several."""
@@ -390,11 +452,9 @@ class LayerSource(ThresholdSource):
         layers = self.siblings
         if len(layers) > 1:
             channels = [(Target.of_layers(layer, None), 0) for layer in layers]
-            keys = [(layer.unique_id, 0) for layer in layers]
         else:
             channels = [(self.target, cls) for cls in range(len(self.target.classes))]
-            keys = [(self._layer.unique_id, cls) for cls in range(len(channels))]
-        return channels, [self._thresholds.get(key, 0.5) for key in keys]
+        return channels, [self.threshold_of(cls) for cls in range(len(channels))]
 
     # An undone stroke is told only by napari drawing the truth anew, as it does for much else
 
@@ -501,3 +561,10 @@ class LayerSource(ThresholdSource):
 def _parts(spec: LayerSpec, metadata: dict[str, Any]) -> Made:
     others = {name: value for name, value in spec.arguments().items() if name not in spec.place}
     return spec.data, dict(spec.place), {**others, "metadata": metadata}
+
+
+def _require_thresholds(thresholds: Mapping[int, float]) -> None:
+    """Raise InputError for a threshold that is NaN, below 0, or above 1 and not inf."""
+    for threshold in thresholds.values():
+        if not (0 <= threshold <= 1 or threshold == math.inf):
+            raise InputError(f"the threshold {threshold} is no probability: 0 to 1, or inf, would work.")
