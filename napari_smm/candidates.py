@@ -3,11 +3,12 @@
 Nothing here reads a pixel.
 """
 
+import json
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property
 from typing import Any
 
 from engine.calibration import Predicted
@@ -25,7 +26,7 @@ UNNAMED = "foreground"
 SEEN = {"train": "trained", "val": "validated"}
 """Splits that a network has seen, and what it was on them."""
 
-Likeness = tuple[bool, int, int]
+Likeness = tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +75,14 @@ class Candidate:
         """Whether it is a prediction, of which more is known than its values."""
         return bool(known(self.layers[0]))
 
+    @cached_property
+    def maker(self) -> tuple[Any, ...]:
+        """Equal for predictions that were made in the same way, as far as is known."""
+        found = predicted(self.layers[0])
+        if found is not None:
+            return found.weights, json.dumps(found.path, sort_keys=True, default=str)
+        return _run(known(self.layers[0])) if self.ours else ()
+
     @property
     def stack(self) -> bool:
         """Whether it has planes."""
@@ -100,7 +109,7 @@ def candidates(layers: Iterable[Any]) -> list[Candidate]:
             own = tuple(class_layers(layers, layer))
             taken.update(map(id, own))
             found.append(_candidate(own, labels))
-    return [replace(each, sure=_is_sure(each, found)) for each in found]
+    return _with_likeliest(found, labels)
 
 
 def known(layer: Any) -> Mapping[str, Any]:
@@ -133,7 +142,7 @@ def differs(layer: Any, other: Any) -> str:
     if ours is not None and theirs is not None:
         return ours.differs(theirs)
     one, two = known(layer), known(other)
-    if one and two and _maker(one) != _maker(two):
+    if one and two and _run(one) != _run(two):
         return (
             f"it was made with {one.get('checkpoint')} of {one.get('run')} after epoch {one.get('epoch')}, "
             f"and these with {two.get('checkpoint')} of {two.get('run')} after epoch {two.get('epoch')}"
@@ -151,9 +160,8 @@ def clash(candidate: Candidate, others: Sequence[Candidate]) -> tuple[str, str]:
     Returns:
         The reason in a few words and in a sentence, both empty if there is none.
     """
-    for other in others:
-        if other is candidate:
-            continue
+    alike = {(other.classes, other.maker): other for other in others if other is not candidate}
+    for other in alike.values():
         if not _same_classes(candidate.classes, other.classes):
             return "other classes", (
                 f"{candidate.name!r} has the classes {', '.join(candidate.classes)}, and {other.name!r} has "
@@ -193,9 +201,7 @@ def _candidate(layers: tuple[Any, ...], labels: Sequence[Any]) -> Candidate:
         shape=target.shape,
     )
     brief, reason = _obstacle(made, target, labels)
-    # Of equals max takes the first, which is the topmost.
-    best = max(truths, key=lambda truth: _likeness(made, truth), default=None)
-    return replace(made, truth=best, brief=brief, reason=reason)
+    return replace(made, brief=brief, reason=reason)
 
 
 def _obstacle(candidate: Candidate, target: Target, labels: Sequence[Any]) -> tuple[str, str]:
@@ -238,34 +244,52 @@ def _same_classes(ours: tuple[str, ...], theirs: tuple[str, ...]) -> bool:
     return ours == theirs or (len(ours) == len(theirs) == 1 and UNNAMED in (*ours, *theirs))
 
 
-def _maker(meaning: Mapping[str, Any]) -> tuple[str, ...]:
+def _run(meaning: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(meaning.get(name)) for name in ("run", "checkpoint", "epoch"))
 
 
-def _likeness(candidate: Candidate, truth: Any) -> Likeness:
-    return likeness(candidate.title, str(truth.name))
+def likeness(ours: frozenset[str], theirs: frozenset[str]) -> Likeness:
+    """How likely labels are an image's, by the words of their names.
+
+    Those that both have count for it, others against it. Names without a common word say nothing.
+    """
+    shared = len(ours & theirs)
+    return (shared, -len(ours ^ theirs)) if shared else (0, 0)
 
 
-@lru_cache(2**16)
-def likeness(image: str, labels: str) -> Likeness:
-    """How likely labels are an image's, by their names: words that both have, then the fewest others."""
-    ours, theirs = (Counter(re.findall(r"[^\W_]+", name.casefold())) for name in (image, labels))
-    shared = (ours & theirs).total()
-    return not labels.startswith(KEPT), shared, 2 * shared - ours.total() - theirs.total()
+def _words(name: str) -> frozenset[str]:
+    """The words and numbers of a layer's name."""
+    return frozenset(re.findall(r"[^\W_]+", name.casefold()))
 
 
-def _is_sure(candidate: Candidate, others: Sequence[Candidate]) -> bool:
-    """See :class:`Candidate`. Predictions of another network are no rivals: they may be of the same image."""
-    truth = candidate.truth
-    if truth is None or not candidate.usable or str(truth.name).startswith(KEPT):
-        return False
-    best = _likeness(candidate, truth)
-    rivals = [
-        other
-        for other in others
-        if other is not candidate
-        and truth in other.truths
-        and not differs(other.layers[0], candidate.layers[0])
-    ]
-    others_less = all(_likeness(candidate, other) < best for other in candidate.truths if other is not truth)
-    return others_less and all(_likeness(rival, truth) < best for rival in rivals)
+def _is_kept(truth: Any) -> bool:
+    return str(truth.name).startswith(KEPT)
+
+
+def _scores(candidate: Candidate, words: Mapping[Any, frozenset[str]]) -> list[Likeness]:
+    """How likely each of its possible truths is a candidate's."""
+    own = _words(candidate.title)
+    return [(-1, 0) if _is_kept(truth) else likeness(own, words[truth]) for truth in candidate.truths]
+
+
+def _with_likeliest(found: Sequence[Candidate], labels: Sequence[Any]) -> list[Candidate]:
+    """Candidates with the truth that is likeliest, and whether there is doubt about it."""
+    words = {layer: _words(str(layer.name)) for layer in labels}
+    scores = [_scores(candidate, words) for candidate in found]
+    # Predictions of another network are no rivals: they may be of the same image.
+    rivals: dict[Any, list[Likeness]] = defaultdict(list)
+    for candidate, own in zip(found, scores, strict=True):
+        for truth, score in zip(candidate.truths, own, strict=True):
+            rivals[truth, candidate.maker].append(score)
+    best = {key: max(each) for key, each in rivals.items()}
+    made = []
+    for candidate, own in zip(found, scores, strict=True):
+        if not own:
+            made.append(candidate)
+            continue
+        # Of equals max takes the first, which is the topmost.
+        score, truth = max(zip(own, candidate.truths, strict=True), key=lambda pair: pair[0])
+        key = truth, candidate.maker
+        alone = own.count(score) == 1 and score == best[key] and rivals[key].count(score) == 1
+        made.append(replace(candidate, truth=truth, sure=candidate.usable and alone and not _is_kept(truth)))
+    return made

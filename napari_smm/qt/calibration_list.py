@@ -61,6 +61,7 @@ class CalibrationList(QWidget):
         """Show nothing."""
         super().__init__(parent)
         self._found: list[Candidate] = []
+        self._rows: list[object] = []
         self._ticks: dict[Any, bool] = {}
         self._truths: dict[Any, Any] = {}
         self._groups: dict[Any, str] = {}
@@ -96,8 +97,10 @@ class CalibrationList(QWidget):
 
     def tick(self, candidate: Candidate, ticked: bool) -> None:
         """Tick a candidate, or no longer, if it can be."""
-        if ticked and (not candidate.usable or self._clash(candidate)[0]):
-            return
+        if ticked:
+            others = [other for other in self._found if self._ticked(other)]
+            if not candidate.usable or clash(candidate, others)[0]:
+                return
         self._ticks[candidate.key] = ticked
         if ticked:
             # What others bring later changes no truth that is in use.
@@ -149,7 +152,11 @@ class CalibrationList(QWidget):
                 if preferred is not None:
                     self._ticks[candidate.key] = False
                     self.tick(candidate, preferred)
-        self._fill()
+        rows = [_row(candidate) for candidate in found]
+        if rows != self._rows:  # else a group may be being written, or a truth looked for
+            self._rows = rows
+            self._fill()
+        self._show_states()
 
     # Building
 
@@ -228,7 +235,6 @@ class CalibrationList(QWidget):
         wanted |= dict.fromkeys((self.tree, self.all, self.none, self.grouped), bool(self._found))
         for widget, seen in wanted.items():
             widget.setVisible(seen)
-        self._show_states()
         self._fit()
 
     def _truth_combo(self, candidate: Candidate) -> QComboBox:
@@ -236,6 +242,7 @@ class CalibrationList(QWidget):
         box.setObjectName("threshold-calibration-truth")
         box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         box.setMinimumContentsLength(4)
+        box.setFixedHeight(ROW)
         box.addItems([str(truth.name) for truth in candidate.truths])
         box.setCurrentIndex(candidate.truths.index(self._truth(candidate)))
         box.currentIndexChanged.connect(partial(self._on_truth, candidate))
@@ -244,10 +251,13 @@ class CalibrationList(QWidget):
     def _show_states(self) -> None:
         """Show what is ticked, and why what cannot be ticked cannot."""
         self.tree.blockSignals(True)
+        others = [candidate for candidate in self._found if self._ticked(candidate)]
         for number, candidate in enumerate(self._found):
             item = self.tree.topLevelItem(number)
             ticked = self._ticked(candidate)
-            brief, reason = ("", "") if ticked else self._obstacle(candidate)
+            brief, reason = ("", "") if ticked else (candidate.brief, candidate.reason)
+            if not ticked and not brief:
+                brief, reason = clash(candidate, others)
             flags = Qt.ItemFlag.ItemIsUserCheckable | Qt.ItemFlag.ItemIsSelectable
             if not brief:
                 flags |= Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsEditable
@@ -279,6 +289,7 @@ class CalibrationList(QWidget):
         if not wanted and self._groups:
             self._groups.clear()
             self._fill()
+            self._show_states()
             self.changed.emit()
 
     # What a candidate is
@@ -289,12 +300,6 @@ class CalibrationList(QWidget):
     def _truth(self, candidate: Candidate) -> Any | None:
         wanted = self._truths.get(candidate.key)
         return next((truth for truth in candidate.truths if truth.unique_id == wanted), candidate.truth)
-
-    def _clash(self, candidate: Candidate) -> tuple[str, str]:
-        return clash(candidate, [other for other in self._found if self._ticked(other)])
-
-    def _obstacle(self, candidate: Candidate) -> tuple[str, str]:
-        return self._clash(candidate) if candidate.usable else (candidate.brief, candidate.reason)
 
     # What the user does
 
@@ -323,6 +328,12 @@ class CalibrationList(QWidget):
     def _on_stack(self) -> None:
         if any(candidate.stack for candidate, _, _ in self.chosen):
             self.changed.emit()
+
+
+def _row(candidate: Candidate) -> object:
+    """Equal for candidates whose rows look the same, but for what is chosen of them."""
+    truths = [(truth.unique_id, str(truth.name)) for truth in candidate.truths]
+    return candidate.key, candidate.title, candidate.stack, candidate.usable, truths
 
 
 def _button(text: str, tip: str, parent: QWidget) -> QPushButton:

@@ -154,13 +154,13 @@ def test_labels_are_those_of_the_image_by_name_and_else_the_topmost() -> None:
         assert found.truth is masks[stack.index(found.layers[0])]
         assert found.sure
         assert found.truths == tuple(reversed(masks))
-    first, second = labels("hand"), labels("other hand")
-    found = only(image("p"), first, second)
+    found = only(image("cell p"), first := labels("p"), labels("p by another hand"))
     assert found.truth is first  # the fewest other words
     assert found.sure
-    same = only(image("p"), labels("one"), second := labels("two"))
-    assert same.truth is second
-    assert not same.sure
+    # Names that have nothing in common say nothing.
+    unknown = only(image("p"), labels("mask"), topmost := labels("my other mask"))
+    assert unknown.truth is topmost
+    assert not unknown.sure
 
 
 def test_a_truth_that_another_image_has_as_well_is_not_sure() -> None:

@@ -14,7 +14,7 @@ from runs import MadeRun, watched_item
 from engine import calibration
 from engine.calibration import Calibration, Predicted
 from engine.thresholds import gather
-from napari_smm import calibrating, targets
+from napari_smm import calibrating
 from napari_smm.calibrating import Basis
 from napari_smm.layers import MARK
 from napari_smm.qt.calibration_choice import OPEN, RUN, CalibrationChoice
@@ -291,7 +291,10 @@ def test_both_classes_and_the_planes_of_a_stack(qtbot: QtBot, host: Host, viewer
     assert not stack_is.isHidden()
 
 
-def test_images_of_a_group_are_one_unit(qtbot: QtBot, host: Host, viewer: Any) -> None:
+def test_groups_are_one_unit_and_many_pixels_are_counted_later(
+    qtbot: QtBot, host: Host, viewer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibrating, "SOON", 1)
     for name in "abc":
         predict(viewer, name)
         label(viewer, name)
@@ -299,6 +302,7 @@ def test_images_of_a_group_are_one_unit(qtbot: QtBot, host: Host, viewer: Any) -
     qtbot.waitUntil(lambda: len(rows(tree)) == 3, timeout=PATIENCE)
     host.choice.list.all.click()
     assert known(qtbot, host).unit == "image"
+    assert [len(basis.curves) for basis, _, _ in host.told if basis is not None] == [0, 1]
     host.choice.list.grouped.click()
     for name in "ac":
         rows(tree)[name].setText(GROUP, "patient 1")
@@ -306,20 +310,6 @@ def test_images_of_a_group_are_one_unit(qtbot: QtBot, host: Host, viewer: Any) -
     assert (found.unit, found.lesions.groups) == ("group", ("patient 1", "probability · b", "patient 1"))
     host.choice.list.grouped.click()
     assert known(qtbot, host).unit == "image"
-
-
-def test_many_pixels_are_counted_later(
-    qtbot: QtBot, host: Host, viewer: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(calibrating, "SOON", 1)
-    predict(viewer, "a")
-    y = label(viewer, "a")
-    tick(qtbot, open_layers(qtbot, host), "a")
-    assert known(qtbot, host).curves
-    assert [len(basis.curves) for basis, _, _ in host.told if basis is not None] == [0, 1]
-    monkeypatch.setattr(targets, "MOST_PIXELS", 1)
-    y.data = np.ones(SHAPE, np.uint8)
-    qtbot.waitUntil(lambda: known(qtbot, host).no_curves != "", timeout=PATIENCE)
 
 
 def test_the_runs_own_calibration(qtbot: QtBot, host: Host, viewer: Any, tmp_path: Path) -> None:
