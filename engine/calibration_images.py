@@ -9,6 +9,7 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 
 from engine import fingerprint, scores
+from engine.command import existing
 from engine.data.dataset import Dataset
 from engine.data.pairs import some
 from engine.data.split import SPLITS
@@ -100,6 +101,7 @@ def of_folder(trained: Trained, folder: Path, layout: str | None, group: str | N
     Raises:
         InputError: nothing that can be read there, or other classes than the run's.
     """
+    existing(str(folder))
     changes = {"root": str(folder.expanduser().resolve())}
     changes |= {key: value for key, value in (("layout", layout), ("group", group)) if value is not None}
     dataset = Dataset.open(trained.config.data.model_copy(update=changes))
