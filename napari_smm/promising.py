@@ -31,9 +31,9 @@ GENERIC = ("", "foreground")
 NOT_NEW = {
     "train": "the run was trained on it",
     "val": "the run chose its checkpoint by it",
-    "calib": "it is one of the run's calibration images",
 }
 """Split → why a promise about new images is not about one of its images."""
+CALIBRATES = "it is one of the images that T is chosen on"
 READING = "The annotated images are being read…"
 COUNTING = "The annotated images are being counted…"
 PLACES = 201
@@ -52,6 +52,7 @@ class Thresholded:
         split: of the run that its image is in, "" where it is in none or that is not known.
         run: the run directory; None where no run is known.
         epoch: of a watched image, the epoch in view, 1…E; 0 of all else.
+        name: of the layer, "" of a watched image.
     """
 
     where: object
@@ -61,6 +62,7 @@ class Thresholded:
     split: str = ""
     run: Path | None = None
     epoch: int = 0
+    name: str = ""
 
     @property
     def watched(self) -> bool:
@@ -234,13 +236,13 @@ def _extremes(choice: Choice) -> list[str]:
 def _others(basis: Basis, on: Thresholded, *, promised: bool = False) -> list[str]:
     """What a user should know of the image in view, and of how it was predicted."""
     notes = []
-    reason = NOT_NEW.get(on.split, "")
+    reason = NOT_NEW.get(on.split, "") or (CALIBRATES if _calibrates(basis, on) else "")
     if on.watched and promised:
         by = f" predicted with {basis.predicted.checkpoint}" if basis.predicted else ""
         notes.append(f"The promise is about new images{by}, not about this one{reason and f': {reason}'}.")
     elif reason and promised:
         notes.append(f"The promise is about new images, not about this one: {reason}.")
-    elif reason and on.split != "calib":
+    elif reason:
         notes.append(f"New images may come off worse than this one: {reason}.")
     made = basis.predicted
     if made is None:
@@ -251,6 +253,13 @@ def _others(basis: Basis, on: Thresholded, *, promised: bool = False) -> list[st
             f"{made.checkpoint} after epoch {made.epoch}, with the settings of the annotated images."
         )
     return notes
+
+
+def _calibrates(basis: Basis, on: Thresholded) -> bool:
+    """Whether the layer in view, or a plane of it, is one of the annotated images."""
+    return bool(on.name) and any(
+        name == on.name or name.startswith(f"{on.name} [") for name in basis.lesions.names
+    )
 
 
 def _pairs(rule: Part, units: Units, choice: Choice) -> Attainable:

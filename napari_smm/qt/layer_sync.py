@@ -193,6 +193,8 @@ class LayerSync(QObject):
         layer.editable = False
         if spec.role in THRESHOLDED:
             layer.contrast_limits_range = RANGE
+            # T may have moved since this was ordered.
+            layer.contrast_limits = contrast_band(self._session.view.threshold)
         self._layers[spec.role] = layer
         self.changed.emit()
         if spec.role == "recall slope" and all(MARK in other.metadata for other in self._viewer.layers):

@@ -381,6 +381,7 @@ class LayerSource(ThresholdSource):
             predicted=predicted(self._layer),
             split=str(meaning.get("split") or ""),
             run=Path(meaning["run"]) if "run" in meaning else None,
+            name=str(self._layer.name).removesuffix(f" · {self.classes[self.cls]}"),
         )
 
     def set_class(self, cls: int) -> None:
