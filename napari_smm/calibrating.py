@@ -19,7 +19,7 @@ from engine.errors import InputError
 from engine.thresholds import Curve, Lesions, gather, lesion_probabilities
 from engine.thresholds.curves import Histogram, Sorted
 from napari_smm import targets
-from napari_smm.candidates import UNNAMED, Candidate, clash, known, predicted
+from napari_smm.candidates import UNNAMED, Candidate, clash, predicted
 from napari_smm.decisions import DroppedError
 from napari_smm.targets import Index, Target
 
@@ -487,12 +487,6 @@ def _notes(images: Sequence[Annotated], found: Lesions, unit: Unit, unknown: int
     kinds = sorted({str(np.dtype(image.target.probability.dtype)) for image in images})
     if len(kinds) > 1:
         yield f"The probabilities are of different precision: {', '.join(kinds)}."
-    tested = sum(known(image.candidate.layers[0]).get("split") == "test" for image in images)
-    if tested:
-        yield (
-            f"{_some(tested, 'image')} of the run's test split: scores on that split are no longer of images "
-            "that are new to the threshold."
-        )
 
 
 def _sorted(parts: Sequence[Values]) -> Values:

@@ -213,12 +213,11 @@ def _obstacle(candidate: Candidate, target: Target, labels: Sequence[Any]) -> tu
             f"{name!r} shows an image that a run watches, in half precision, and was trained or validated "
             "on: predictions of images that it has never seen would work."
         )
-    for split, words in SEEN.items():
-        if split in _splits(meaning.get("split")):
-            return f"{words} on", (
-                f"the network was {words} on the image of {name!r}: a promise needs images that it has never "
-                "seen, such as those of the run's calib split."
-            )
+    if words := SEEN.get(meaning.get("split")):
+        return f"{words} on", (
+            f"the network was {words} on the image of {name!r}: a promise needs images that it has never "
+            "seen, such as those of the run's calib split."
+        )
     if candidate.truths:
         return "", ""
     smaller = {tuple(map(int, level.shape))[target.class_axis is not None :] for level in target.levels[1:]}
@@ -230,13 +229,6 @@ def _obstacle(candidate: Candidate, target: Target, labels: Sequence[Any]) -> tu
     return "no labels", (
         f"no Labels layer has the shape {target.shape} of {name!r}: one that says what is right would work."
     )
-
-
-def _splits(given: Any) -> set[str]:
-    """The splits of a prediction's image, or of the images of its planes."""
-    if isinstance(given, Mapping):
-        given = given.values()
-    return {given} if isinstance(given, str) else {str(each) for each in given or ()}
 
 
 def _same_classes(ours: tuple[str, ...], theirs: tuple[str, ...]) -> bool:

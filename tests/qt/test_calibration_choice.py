@@ -187,7 +187,7 @@ def test_what_cannot_be_used_is_grey_and_says_why(qtbot: QtBot, host: Host, view
     tree = open_layers(qtbot, host)
     said(qtbot, host, "No annotated prediction is open")
     predict(viewer, "seen", split="train")
-    predict(viewer, "good", split="test")
+    predict(viewer, "good", split=None)
     predict(viewer, "other network", weights="def")
     predict(viewer, "other class", classes=["ring"])
     predict(viewer, "bare", (8, 9))
