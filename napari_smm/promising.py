@@ -36,7 +36,7 @@ NOT_NEW = {
 CALIBRATES = "it is one of the images that T is chosen on"
 READING = "The annotated images are being read…"
 COUNTING = "The annotated images are being counted…"
-PLACES = 201
+PLACES = 101
 """Of T at which the bound of the mean is drawn."""
 
 

@@ -148,7 +148,7 @@ class CalibrationChoice(QWidget):
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setVerticalSpacing(3)
-        grid.addWidget(QLabel("Calibrate on", self), 0, 0)
+        grid.addWidget(QLabel("Calibrate", self), 0, 0)
         grid.addWidget(self.what, 0, 1)
         grid.addWidget(self.list, 1, 0, 1, 2)
         grid.setColumnMinimumWidth(0, LABELS)

@@ -8,7 +8,7 @@ from superqt import QDoubleSlider
 
 DECIMALS = 3
 STEP, LEAP = 0.01, 0.1
-FIELD = 112
+FIELD = 124
 """Least pixels of the number, in all rows of the dock."""
 
 
