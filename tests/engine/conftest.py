@@ -1,6 +1,7 @@
 """A small data set on disk, and runs of it, for the tests of the commands."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,20 @@ from support import FAST, write_pair
 
 from engine import train
 from engine.data.demo import demo_pair
+
+SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
+
+
+@pytest.fixture
+def shared() -> Callable[[str], Path]:
+    """A folder of real data; the test is skipped where it is not at hand."""
+
+    def folder(name: str) -> Path:
+        if not (SHARED / name).is_dir():
+            pytest.skip(f"no real data at {SHARED / name}")
+        return SHARED / name
+
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -10,20 +10,6 @@ import scipy.io
 import tifffile
 from PIL import Image
 
-SHARED = Path(__file__).resolve().parents[3] / "../shared/data"
-
-
-@pytest.fixture
-def shared() -> Callable[[str], Path]:
-    """A folder of real data; the test is skipped where it is not at hand."""
-
-    def folder(name: str) -> Path:
-        if not (SHARED / name).is_dir():
-            pytest.skip(f"no real data at {SHARED / name}")
-        return SHARED / name
-
-    return folder
-
 
 @pytest.fixture
 def put(tmp_path: Path) -> Callable[..., Path]:
