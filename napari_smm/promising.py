@@ -115,6 +115,10 @@ class Answer:
         return self.state == "promise"
 
 
+WAITING = Answer("waiting", "The annotated images are being looked through…")
+"""Before there is an answer."""
+
+
 def answer(
     rule: Part, basis: Basis | None, on: Thresholded, *, together: bool, busy: bool = False, why: str = ""
 ) -> Answer:

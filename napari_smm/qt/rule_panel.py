@@ -25,6 +25,10 @@ BY_HAND = "By hand"
 HEADINGS = {True: "With a guarantee", False: "No guarantee, best on annotated images"}
 SIGNS: dict[State, str] = {"promise": "✓", "short": "⚠", "refused": "⚠"}
 """In front of the words, so that a promise is not told by colour alone."""
+BEFOREHAND = (
+    "A promise is about ε, α and δ that were fixed beforehand. Whoever moves them until the masks please\n"
+    "has used up the calibration images for that choice, and needs new ones for the promise."
+)
 SNAP = 2
 """Decimals of what is picked in the plot."""
 
@@ -70,6 +74,7 @@ class RulePanel(QWidget):
         self.promise.setTextFormat(Qt.TextFormat.PlainText)
         self.promise.setWordWrap(True)
         self.promise.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.promise.setToolTip(BEFOREHAND)
         self.plot = AttainablePlot(self.details)
         for number, widget in enumerate((self.calibration, self.promise, self.plot), len(self.rows) + 1):
             grid.addWidget(widget, number, 0, 1, 3)
@@ -145,7 +150,6 @@ class RulePanel(QWidget):
     def _build_choice(self) -> QComboBox:
         box = QComboBox(self)
         box.setObjectName("threshold-rule")
-        box.setToolTip("Where T comes from")
         box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         box.setMinimumContentsLength(12)
         _add(box, BY_HAND, "", "T is moved with its slider, number, keys or the plot")
@@ -214,6 +218,7 @@ class RulePanel(QWidget):
         """Show the rows of the chosen rule, with what was set for it."""
         spec = self._spec
         self.page.setVisible(spec is not None)
+        self.choice.setToolTip(self.choice.itemData(self._chosen, Qt.ItemDataRole.ToolTipRole))
         self.all_classes.setVisible(spec is not None and _guarantees(spec) and self._several)
         for name, row in self.rows.items():
             label, words = self._meaning(name)

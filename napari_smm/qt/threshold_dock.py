@@ -31,7 +31,7 @@ from napari_smm.calibrating import Basis
 from napari_smm.decisions import Named
 from napari_smm.layers import MARK, Role, View
 from napari_smm.placement import full_shape
-from napari_smm.promising import Answer, Thresholded, answer
+from napari_smm.promising import WAITING, Answer, Thresholded, answer
 from napari_smm.qt import keys
 from napari_smm.qt.dock import Dock
 from napari_smm.qt.jobs import Jobs
@@ -247,7 +247,7 @@ class ThresholdDock(Dock):
         self.curve_of.setObjectName("threshold-curve-of")
         self.curve_of.setToolTip("Whose precision and recall are drawn; those of a set are of all its pixels")
         self.plot = PrecisionRecallPlot(page)
-        self.plot.setMinimumHeight(100)
+        self.plot.setMinimumHeight(92)
         self.plot.setMaximumHeight(220)
         grid = QGridLayout(page)
         grid.setContentsMargins(0, 0, 0, 0)
@@ -349,10 +349,12 @@ class ThresholdDock(Dock):
             if wanted is not None and self._source.threshold != wanted:
                 self.rules.choose(BY_HAND)
             return False
-        self._asked, self._answer = asked, None
+        before, self._asked, self._answer = self._answer, asked, None
         if asked.quick:
             self._jobs.drop(RULE)
             return self._take_answer(asked.answer())
+        if before is None or before.state != "wish":
+            self.rules.show_answer(WAITING)  # no promise stays that another rule had made
         self._jobs.ask(RULE, lambda ended: asked.answer(), self._on_answer)
         return False
 

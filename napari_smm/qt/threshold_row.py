@@ -45,9 +45,6 @@ class ThresholdField(QDoubleSpinBox):
         """Show T, 0…1 or inf."""
         self.beyond = math.isinf(threshold)
         self.setValue(min(threshold, 1.0))
-        edit = self.lineEdit()
-        if edit is not None and edit.text() != self.textFromValue(self.value()):
-            edit.setText(self.textFromValue(self.value()))
 
 
 class ThresholdRow(QWidget):

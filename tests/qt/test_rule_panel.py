@@ -317,6 +317,10 @@ def test_a_watched_run(qtbot: QtBot, dock: ThresholdDock, viewer: Any, run: Made
     said(qtbot, dock, "The promise is about new images predicted with best, not about this one")
     qtbot.waitUntil(lambda: dock._source.layer("false negatives") is not None, timeout=PATIENCE)
     exact = follows(dock, Cls(), lesions)
+    # All of it is seen at once, even with a run's own rows above it.
+    viewer.window.resize(1280, 800)
+    bar = dock.rules.page.verticalScrollBar()
+    qtbot.waitUntil(lambda: not bar.isVisible() and dock.rules.plot.isVisible(), timeout=PATIENCE)
     dock.session.show_epoch(2)
     said(qtbot, dock, "epoch 3 would work")
     assert dock.threshold == exact

@@ -22,6 +22,7 @@ from engine import metrics
 from napari_smm import masks
 from napari_smm.layers import MARK, THRESHOLDED, contrast_band
 from napari_smm.qt import keys, threshold_dock
+from napari_smm.qt.calibration_choice import OPEN
 from napari_smm.qt.threshold_dock import ThresholdDock
 from napari_smm.readout import UNDEFINED, UNKNOWN
 
@@ -699,6 +700,8 @@ def test_a_closed_dock_lets_go_of_everything(
         session.set_view(outline=True)
         at_rest(qtbot, dock)
         dock.set_threshold(0.25)  # an outline is due
+        dock.rules.choose("cls")
+        dock.rules.calibration.what.setCurrentIndex(OPEN)  # and layers are to be looked through
         viewer.window.remove_dock_widget(frame)
         assert [len(signal) for signal in (session.watched, session.viewed, session.updated)] == [0, 0, 0]
         assert listeners() == before
