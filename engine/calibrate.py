@@ -292,9 +292,9 @@ def wish(trained: Trained, rule: AnyWish, options: Namespace) -> None:
         wished = rule.bind()(found.curves[number])
         curves = tested.curves[number] if tested is not None and tested.curves else ()
         classes[name] = ClassEntry(
-            wished.threshold, wished.n, 0, softmax.words(rule, wished),
-            {"reached": wished.reached, **wished.rates._asdict()},
-            {"n": len(curves), **mean_rates(curves, wished.threshold)[0]._asdict()} if curves else {},
+            threshold=wished.threshold, n=wished.n, left_out=0, words=softmax.words(rule, wished),
+            details={"reached": wished.reached, **wished.rates._asdict()},
+            test={"n": len(curves), **mean_rates(curves, wished.threshold)[0]._asdict()} if curves else {},
         )  # fmt: skip
     entry = Entry(
         rule=rule, together=False, classes=classes, predicted=trained.predicted(options.size),

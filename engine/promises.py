@@ -72,8 +72,8 @@ def entries(
         )
         details = {"rank": choice.rank, "needed": choice.needed}
         made[name] = ClassEntry(
-            choice.threshold, choice.n, answer.units.left_out, words, details,
-            test_of(rule, answer, curves),
+            threshold=choice.threshold, n=choice.n, left_out=answer.units.left_out, words=words,
+            details=details, test=test_of(rule, answer, curves),
         )  # fmt: skip
     return made
 

@@ -6,7 +6,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,25 +35,22 @@ RULES: Mapping[str, type[Part]] = choices(RuleChoice, "rule")
 """Name → spec of every rule."""
 
 
-@dataclass(frozen=True)
-class ClassEntry:
-    """What a rule chose for one class.
+class ClassEntry(BaseModel):
+    """What a rule chose for one class."""
 
-    Attributes:
-        threshold: T, 0 or more; inf predicts nothing.
-        n: units, or validation images, that it was chosen on.
-        left_out: of them those without lesion, which are not counted in n.
-        words: what is promised, or that nothing is.
-        details: numbers that belong to the rule (rank, needed; reached rates).
-        test: what the test split showed; empty where there is none.
-    """
-
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
     threshold: float
+    """T, 0 or more; inf predicts nothing."""
     n: int
+    """Units, or validation images, that it was chosen on."""
     left_out: int
+    """Of them those without lesion, which are not counted in n."""
     words: str
-    details: Mapping[str, Any] = field(default_factory=dict)
-    test: Mapping[str, Any] = field(default_factory=dict)
+    """What is promised, or that nothing is."""
+    details: dict[str, Any] = {}
+    """Numbers that belong to the rule: rank and needed, or the rates reached."""
+    test: dict[str, Any] = {}
+    """What the test split showed; empty where there is none."""
 
 
 @dataclass(frozen=True)
@@ -187,15 +184,6 @@ class _Data(BaseModel):
     unit: str
 
 
-class _Class(BaseModel):
-    threshold: float
-    n: int
-    left_out: int
-    words: str
-    details: dict[str, Any] = {}
-    test: dict[str, Any] = {}
-
-
 class _Weights(BaseModel):
     checkpoint: str
     epoch: int
@@ -205,7 +193,7 @@ class _Weights(BaseModel):
 class _Entry(BaseModel):
     rule: Rule
     together: bool
-    classes: dict[str, _Class]
+    classes: dict[str, ClassEntry]
     weights: _Weights
     path: dict[str, Any]
     data: _Data
@@ -217,10 +205,7 @@ _ENTRY = TypeAdapter(_Entry)
 
 def _entry(given: Any) -> Entry:
     found = _ENTRY.validate_python(given)
-    classes = {
-        name: ClassEntry(each.threshold, each.n, each.left_out, each.words, each.details, each.test)
-        for name, each in found.classes.items()
-    }
+    classes = found.classes
     if not classes or any(math.isnan(each.threshold) or each.threshold < 0 for each in classes.values()):
         raise ValueError("a threshold is no number from 0 to inf")
     weights = found.weights
@@ -234,17 +219,7 @@ def _plain(entry: Entry) -> Any:
             "guarantee": entry.guarantees,
             "rule": entry.rule.model_dump(),
             "together": entry.together,
-            "classes": {
-                name: {
-                    "threshold": each.threshold,
-                    "n": each.n,
-                    "left_out": each.left_out,
-                    "words": each.words,
-                    "details": dict(each.details),
-                    "test": dict(each.test),
-                }
-                for name, each in entry.classes.items()
-            },
+            "classes": {name: each.model_dump() for name, each in entry.classes.items()},
             "data": dict(entry.data),
             "weights": {
                 "checkpoint": entry.predicted.checkpoint,

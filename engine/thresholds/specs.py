@@ -23,29 +23,30 @@ class Wish(Part):
     guarantees: ClassVar[bool] = False
 
 
-class Cls(Guarantee):
-    """Conformal Lesion Segmentation: with probability 1 − α a new image misses at most ε of its lesion."""
+class Kept(Guarantee):
+    """What both forms of Conformal Lesion Segmentation share."""
 
-    target: ClassVar[str] = "engine.thresholds.rules:cls"
-    title: ClassVar[str] = "CLS: miss at most ε in all but α of the images"
-    name: Literal["cls"] = "cls"
     epsilon: float = setting(0.1, ge=0, le=1)
     """ε: share of a lesion that may be missed."""
     alpha: float = setting(0.1, ge=0, le=1)
     """α: share of new images in which more than ε may be missed."""
 
 
-class Conditional(Guarantee):
+class Cls(Kept):
+    """Conformal Lesion Segmentation: with probability 1 − α a new image misses at most ε of its lesion."""
+
+    target: ClassVar[str] = "engine.thresholds.rules:cls"
+    title: ClassVar[str] = "CLS: miss at most ε in all but α of the images"
+    name: Literal["cls"] = "cls"
+
+
+class Conditional(Kept):
     """Training-conditional CLS, for those who calibrate once: with probability 1 − δ the calibration is one
     with which at most α of all new images miss more than ε of their lesion."""
 
     target: ClassVar[str] = "engine.thresholds.rules:conditional"
     title: ClassVar[str] = "CLS calibrated once: the same, with confidence 1 − δ"
     name: Literal["conditional"] = "conditional"
-    epsilon: float = setting(0.1, ge=0, le=1)
-    """ε: share of a lesion that may be missed."""
-    alpha: float = setting(0.1, ge=0, le=1)
-    """α: share of new images in which more than ε may be missed."""
     delta: float = setting(0.1, ge=0, le=1)
     """δ: how often a calibration may fail to keep α."""
 

@@ -536,7 +536,7 @@ def calibrated(
     words: str = "In at least 90 % of new images it holds.",
 ) -> None:  # fmt: skip
     """Add what a rule chose to a run's thresholds.json."""
-    each = ClassEntry(threshold, n, left_out, words, {}, test or {})
+    each = ClassEntry(threshold=threshold, n=n, left_out=left_out, words=words, test=test or {})
     data = {"source": "calib split", "images": n + left_out, "unit": "image", "names": ["a", "b"],
             "fingerprint": "f00d"}  # fmt: skip
     predicted = Predicted("best", epoch, "weights:1", {})
