@@ -116,10 +116,20 @@ def _help(name: str) -> str:
 
 
 def chosen_rule(options: Namespace) -> Rule:
-    """The rule with its settings. Raises InputError for flags that the rule does not have."""
-    rule = named_rule(
-        options.rule, {name: value for name in NUMBERS if (value := getattr(options, name)) is not None}
-    )
+    """The rule with its settings.
+
+    A share that only another promise has is noted and not used, so that promises can be compared by their
+    name alone.
+
+    Raises:
+        InputError: flags that make no sense for the rule.
+    """
+    given = {name: value for name in NUMBERS if (value := getattr(options, name)) is not None}
+    spec = RULES[options.rule]
+    if issubclass(spec, Guarantee):
+        for name in set(given) & {"epsilon", "delta"} - set(spec.model_fields):
+            print(f"note: the rule {options.rule} has no {name}: --{name} {given.pop(name):g} is not used.")
+    rule = named_rule(options.rule, given)
     if not rule.guarantees:
         for flag, usual in (("unit", None), ("together", False), ("count_empty", False)):
             if getattr(options, flag) != usual:
@@ -217,7 +227,6 @@ def shown(images: Images, options: Namespace) -> Images:
 
 def draw(trained: Trained, rule: AnyGuarantee, answers: Sequence[Answer], images: Images, unit: Unit) -> None:
     """Save the figure."""
-    together = len(answers) < len(trained.classes)
     rows = [
         figures.GuaranteeRow(
             title=answer.title,
@@ -227,7 +236,7 @@ def draw(trained: Trained, rule: AnyGuarantee, answers: Sequence[Answer], images
             test=answer.test,
             curves=answer.curves,
             unit=unit,
-            lesion="class" if together else answer.title,
+            lesion=answer.lesion,
         )
         for answer in answers
     ]

@@ -98,6 +98,7 @@ def test_the_threshold_is_that_of_the_rule_and_of_masks(
         4,
     )
     assert "in at least 80 % of new images" in found["words"].lower()
+    assert "of the lesion is missed" in found["words"]
     assert "at most 10 %" in found["words"]
     assert found["words"] in " ".join(printed.split())
     assert "--threshold cls" in printed
@@ -145,6 +146,16 @@ def test_crc_is_that_of_all_images(run: Path, vessels: Path) -> None:
     found = saved(run, "crc")["classes"]["foreground"]
     assert found["threshold"] == crc_threshold(lesions(run, vessels, "calib"), 0.25) > 0
     assert "on average" in found["words"].lower()
+
+
+def test_promises_are_compared_by_their_name_alone(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shares = ["--epsilon", "0.1", "--alpha", "0.25", "--delta", "0.3", "--no-figures"]
+    for rule, unused in (("cls", {"delta"}), ("crc", {"epsilon", "delta"}), ("conditional", set())):
+        assert calibrate.main([str(run), "--rule", rule, *shares]) == 0
+        printed = capsys.readouterr().out
+        for name in ("epsilon", "alpha", "delta"):
+            assert (f"has no {name}" in printed) == (name in unused)
+    assert saved(run, "crc")["rule"] == {"name": "crc", "alpha": 0.25}
 
 
 def test_what_the_window_reads_gives_the_same_threshold(run: Path, vessels: Path) -> None:
@@ -199,7 +210,7 @@ def test_images_without_lesion_are_left_out_unless_they_are_wanted(
     Image.fromarray(np.zeros((40, 48), np.uint8)).save(folder / "masks" / "n03.png")
     asked = [str(run), "--rule", "cls", "--alpha", "0.2", "--data", str(folder), "--no-figures"]
     assert calibrate.main(asked) == 0
-    assert "1 of 5 images has no foreground" in capsys.readouterr().out
+    assert "1 of 5 images has no lesion." in capsys.readouterr().out
     found = saved(run, "cls")["classes"]["foreground"]
     assert (found["n"], found["left_out"]) == (4, 1)
     assert saved(run, "cls")["data"]["source"] == str(folder)
@@ -322,9 +333,10 @@ def test_misuse_is_one_sentence(run: Path, two: Path, finished: Path, vessels: P
     def asked(*flags: str, of: Path = run) -> str:
         return refused(lambda: calibrate.main([str(of), *flags]))
 
-    assert "--delta is no setting of the rule cls: it goes with conditional" in asked(
-        "--rule", "cls", "--delta", "0.1"
+    assert "--wanted is no setting of the rule cls: it goes with precision or recall" in asked(
+        "--rule", "cls", "--wanted", "0.9"
     )
+    assert "--epsilon is no setting of the rule dice" in asked("--rule", "dice", "--epsilon", "0.1")
     assert "--epsilon 2.0 cannot be used" in asked("--rule", "cls", "--epsilon", "2")
     assert "cannot be used" in asked("--rule", "cls", "--alpha", "nan")
     assert "makes none" in asked("--rule", "dice", "--unit", "group")
