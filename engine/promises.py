@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from engine.calibration_images import Gathered
-from engine.thresholds import Choice, Curve, Units, mean_rates, promise
+from engine.thresholds import Choice, Curve, Units, lesion_of, mean_rates, promise
 from engine.thresholds.coverage import kept_band, mean_interval
 from engine.thresholds.specs import AnyGuarantee, Crc
 from engine.thresholds_file import ClassEntry
@@ -19,6 +19,7 @@ class Answer:
 
     Attributes:
         title: the class's name, or "all classes".
+        lesion: what must not be missed, in words.
         units: that it was calibrated on.
         choice: of the rule.
         test: the units of the test split; None where there is none.
@@ -26,6 +27,7 @@ class Answer:
     """
 
     title: str
+    lesion: str
     units: Units
     choice: Choice
     test: Units | None
@@ -46,12 +48,13 @@ def answered(
     """
     classes = found.lesions.classes
     answers = []
-    for title, cls in [("all classes", None)] if together else [(n, i) for i, n in enumerate(classes)]:
+    each = [(name, lesion_of(name), cls) for cls, name in enumerate(classes)]
+    for title, lesion, cls in [("all classes", "class", None)] if together else each:
         units = found.lesions.units(cls, count_empty=count_empty)
         test = None if tested is None else tested.lesions.units(cls, count_empty=count_empty)
         curves = () if tested is None else tested.curves
-        own = [curve for each in (curves if cls is None else curves[cls : cls + 1]) for curve in each]
-        answers.append(Answer(title, units, rule.bind()(units), test, tuple(own)))
+        own = [curve for some in (curves if cls is None else curves[cls : cls + 1]) for curve in some]
+        answers.append(Answer(title, lesion, units, rule.bind()(units), test, tuple(own)))
     return answers
 
 
@@ -67,9 +70,7 @@ def entries(
         answer = answers[0] if together else answers[number]
         choice = answer.choice
         curves = tested.curves[number] if tested is not None and tested.curves else ()
-        words = promise(
-            rule, choice, unit=unit, lesion="class" if together else name, together=together or grouped
-        )
+        words = promise(rule, choice, unit=unit, lesion=answer.lesion, together=together or grouped)
         details = {"rank": choice.rank, "needed": choice.needed}
         made[name] = ClassEntry(
             threshold=choice.threshold, n=choice.n, left_out=answer.units.left_out, words=words,
@@ -109,5 +110,5 @@ def left_out(found: Gathered) -> tuple[str, ...]:
     for number, name in enumerate(lesions.classes):
         if empty := lesions.without_lesion(number):
             has = "has" if len(empty) == 1 else "have"
-            sentences.append(f"{len(empty)} of {len(lesions.names)} images {has} no {name}.")
+            sentences.append(f"{len(empty)} of {len(lesions.names)} images {has} no {lesion_of(name)}.")
     return tuple(sentences)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from engine.calibration import Predicted
 from engine.errors import InputError
 from engine.spec import Part
-from engine.thresholds import Choice, Units, attainable, mean_bound, promise, softmax
+from engine.thresholds import Choice, Units, attainable, lesion_of, mean_bound, promise, softmax
 from engine.thresholds.rules import least_alpha
 from engine.thresholds.specs import Conditional, Crc, Guarantee
 from napari_smm.calibrating import Basis
@@ -26,8 +26,6 @@ State = Literal["promise", "short", "refused", "wish", "waiting"]
 """A promise; a wish for one that cannot be made, as with so few images; none, for a reason; a rule that
 never makes one; or nothing is known yet."""
 
-GENERIC = ("", "foreground")
-"""Names of a class that say no more than that it is one."""
 NOT_NEW = {
     "train": "the run was trained on it",
     "val": "the run chose its checkpoint by it",
@@ -204,7 +202,7 @@ def _guaranteed(rule: Guarantee, basis: Basis, cls: int | None, on: Thresholded)
         rule,
         choice,
         unit=basis.unit,
-        lesion="class" if cls is None else _lesion(basis.lesions.classes[cls]),
+        lesion="class" if cls is None else lesion_of(basis.lesions.classes[cls]),
         together=cls is None or basis.lesions.grouped,
     )
     # Where a share is 1, all may be missed: those words promise nothing.
@@ -287,10 +285,6 @@ def _mean_curve(rule: Crc, units: Units, choice: Choice) -> Attainable:
 def _fnr(values: NDArray[Any], thresholds: Floats) -> Floats:
     """Share of sorted lesion probabilities (m,) below each T, for a drawing."""
     return np.asarray(values.searchsorted(thresholds.astype(values.dtype)) / values.size)
-
-
-def _lesion(name: str) -> str:
-    return "lesion" if name in GENERIC else name
 
 
 def _sentence(text: str) -> str:

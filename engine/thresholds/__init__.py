@@ -25,7 +25,7 @@ from engine.thresholds.curves import (
 from engine.thresholds.lesions import Lesions, Units, gather, lesion_probabilities
 from engine.thresholds.rules import Choice, attainable, mean_bound
 from engine.thresholds.softmax import Wished, best_dice, wanted_precision, wanted_recall
-from engine.thresholds.words import promise
+from engine.thresholds.words import lesion_of, promise
 
 __all__ = [
     "Choice",
@@ -47,6 +47,7 @@ __all__ = [
     "gather",
     "kept_band",
     "kept_chance",
+    "lesion_of",
     "lesion_probabilities",
     "mean_bound",
     "mean_interval",

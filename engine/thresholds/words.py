@@ -6,6 +6,9 @@ from engine.spec import Part
 from engine.thresholds.rules import Choice
 from engine.thresholds.specs import Cls, Conditional, Crc
 
+GENERIC = ("", "foreground")
+"""Names of a class that say no more than that it is one."""
+
 
 def promise(
     rule: Part, choice: Choice, *, unit: str = "image", lesion: str = "lesion", together: bool = False
@@ -16,7 +19,7 @@ def promise(
         rule: Cls, Conditional or Crc.
         choice: what it answered.
         unit: what calibration counted: "image", or what several images belong to: "group", "patient" …
-        lesion: what must not be missed: the class's name; "class" if it is each of several.
+        lesion: what must not be missed: :func:`lesion_of` a class; "class" if it is each of several.
         together: whether the promise is made for all classes, or all images of a group, at once.
 
     Raises:
@@ -45,6 +48,11 @@ def promise(
     if isinstance(rule, Conditional):
         return f"With {_but(rule.delta)} confidence in this calibration: i{kept}"
     return f"I{kept}"
+
+
+def lesion_of(name: str) -> str:
+    """What a class is called where it is said what must not be missed: its name, or "lesion" if it has none."""
+    return "lesion" if name in GENERIC else name
 
 
 def _counted(unit: str, each_class: bool) -> str:

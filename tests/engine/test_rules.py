@@ -21,6 +21,7 @@ from engine.thresholds import (
     crc_threshold,
     critical_threshold,
     gather,
+    lesion_of,
     mean_bound,
     promise,
 )
@@ -407,6 +408,11 @@ SAID: list[tuple[Any, Choice, dict[str, Any], str]] = [
 @pytest.mark.parametrize(("rule", "choice", "about", "words"), SAID)
 def test_the_promise_in_words(rule: Any, choice: Choice, about: dict[str, Any], words: str) -> None:
     assert promise(rule, choice, **about) == words
+
+
+def test_a_class_without_a_name_of_its_own_is_a_lesion() -> None:
+    called = [lesion_of(name) for name in ("", "foreground", "vessel", "lesion")]
+    assert called == ["lesion", "lesion", "vessel", "lesion"]
 
 
 @pytest.mark.parametrize("rule", GRID)
