@@ -18,14 +18,14 @@ from napari_smm import targets
 from napari_smm.annotation import safe_name
 from napari_smm.layers import MARK, LayerSpec, View, WatchedRun, in_place, outline_layer
 from napari_smm.lazy import LazyStack
-from napari_smm.masks import Labels, label_map, outline, save_masks
+from napari_smm.masks import Labels, Mask, label_map, outline, save_masks
 from napari_smm.targets import Index, Target
 
 Ended = Callable[[], bool]
 """Says whether nobody waits for the result any more."""
 Channel = tuple[Target, int]
 """A class: the target that has it, and its number there."""
-Named = list[tuple[str, Callable[[], Labels]]]
+Named = list[tuple[str, Callable[[], Labels | Mask]]]
 """Names of masks without ending, and what computes them."""
 
 SUFFIX = "_mask"
@@ -64,11 +64,36 @@ def kept(run: WatchedRun, view: View, epoch: int, ended: Ended) -> tuple[Any, di
     return in_place(run, view, decision(run, view, epoch))
 
 
-def run_masks(run: WatchedRun, view: View, epoch: int) -> Named:
-    """Masks of all watched images."""
+def own_mask(run: WatchedRun, view: View, epoch: int, item: int, cls: int) -> Mask:
+    """Where a class passes in a watched image, whatever other classes do: bool (*S)."""
+    p = run.frames.probability(item, epoch)[cls]
+    return np.asarray((p >= p.dtype.type(view.thresholds.get(cls, 0.5))) & run.items[item].valid)
+
+
+def run_masks(run: WatchedRun, view: View, epoch: int, own: bool = False) -> Named:
+    """Masks of all watched images.
+
+    Args:
+        run: the run.
+        view: thresholds.
+        epoch: 1…E.
+        own: whether each class gets a mask of its own, too, bool.
+    """
+    named: Named = []
+    for item in run.items:
+        name = safe_name(item.name) + SUFFIX
+        named.append((name, partial(decision, run, view, epoch, item.number)))
+        for cls, behind in enumerate(class_suffixes(run.classes) if own else ()):
+            named.append((name + behind, partial(own_mask, run, view, epoch, item.number, cls)))
+    return named
+
+
+def class_suffixes(classes: Sequence[str]) -> list[str]:
+    """What the names of the classes' own masks end in: the class, or its number where two look alike."""
+    safe = [safe_name(name) for name in classes]
+    alike = [name.casefold() for name in safe]
     return [
-        (safe_name(item.name) + SUFFIX, partial(decision, run, view, epoch, item.number))
-        for item in run.items
+        f"_{name if alike.count(name.casefold()) == 1 else number}" for number, name in enumerate(safe, 1)
     ]
 
 
@@ -136,6 +161,13 @@ def plane_labels(channels: Sequence[Channel], index: Index, thresholds: Sequence
     return label_map(np.stack([targets.plane(target, cls, index)[0] for target, cls in channels]), thresholds)
 
 
+def plane_mask(channel: Channel, index: Index, threshold: float) -> Mask:
+    """Where a class passes in a plane, whatever other classes do: bool (H, W). Raises InputError."""
+    target, cls = channel
+    p = targets.plane(target, cls, index)[0]
+    return np.asarray(p >= p.dtype.type(threshold))
+
+
 def kept_plane(
     channels: Sequence[Channel], index: Index, thresholds: Sequence[float], ended: Ended
 ) -> NDArray[np.uint8]:
@@ -146,15 +178,26 @@ def kept_plane(
     return whole
 
 
-def plane_masks(channels: Sequence[Channel], thresholds: Sequence[float]) -> Named:
-    """Masks of all planes, numbered where there are several."""
+def plane_masks(
+    name: str, channels: Sequence[Channel], thresholds: Sequence[float], own: Sequence[str] = ()
+) -> Named:
+    """Masks of all planes, numbered where there are several.
+
+    Args:
+        name: of the image.
+        channels: the C classes.
+        thresholds: T of each.
+        own: names of the classes, if each is to have a mask of its own, too, bool.
+    """
     target = channels[0][0]
     widths = [len(str(length - 1)) for length in target.shape[:-2]]
     named: Named = []
     for index in target.planes:
         numbers = [f"{at:0{width}d}" for at, width in zip(index, widths, strict=True)]
-        name = "_".join([safe_name(target.name), *numbers]) + SUFFIX
-        named.append((name, partial(plane_labels, channels, index, thresholds)))
+        stem = "_".join([safe_name(name), *numbers]) + SUFFIX
+        named.append((stem, partial(plane_labels, channels, index, thresholds)))
+        for behind, channel, threshold in zip(class_suffixes(own), channels, thresholds, strict=False):
+            named.append((stem + behind, partial(plane_mask, channel, index, threshold)))
     return named
 
 

@@ -18,6 +18,7 @@ BAND = 2**20
 """Pixels whose outline is found at once: they stay in the processor's cache."""
 
 Labels = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
 Report = Callable[[int, int], None]
 """Is told how many masks are done, and of how many. What it raises ends the saving."""
 
@@ -76,13 +77,13 @@ def label_map(p: NDArray[Any], thresholds: Sequence[float]) -> Labels:
     return label
 
 
-def write_mask(path: Path, labels: Labels, classes: int, *, overwrite: bool = False) -> None:
+def write_mask(path: Path, labels: Labels | Mask, classes: int, *, overwrite: bool = False) -> None:
     """Write a mask as PNG or TIFF of 8 bits, without loss. It is there whole or not at all.
 
     Args:
         path: ends in .png, .tif or .tiff.
-        labels: uint8 (H, W), 0…C.
-        classes: C. Of one class the mask is 0 and 255, of several 0…C.
+        labels: uint8 (H, W), 0…C; or bool (H, W), the mask of one of the classes.
+        classes: C. A mask of one class is 0 and 255, of several 0…C.
         overwrite: replace a file that is there.
 
     Raises:
@@ -90,10 +91,12 @@ def write_mask(path: Path, labels: Labels, classes: int, *, overwrite: bool = Fa
             nothing can be written to.
     """
     _require_ending(path.suffix)
-    _require_labels(path.name, labels, classes)
+    one = labels.dtype == np.bool_
+    found: NDArray[Any] = labels.view(np.uint8) if one else labels
+    _require_labels(path.name, found, classes)
     if not overwrite:
         _require_free(path)
-    pixels = (labels > 0).astype(np.uint8) * np.uint8(255) if classes == 1 else labels
+    pixels: Labels = (found > 0).astype(np.uint8) * np.uint8(255) if one or classes == 1 else found
     try:
         with replacing(path) as file:
             if path.suffix.lower() == ".png":
@@ -106,7 +109,7 @@ def write_mask(path: Path, labels: Labels, classes: int, *, overwrite: bool = Fa
 
 def save_masks(
     folder: Path,
-    named: Iterable[tuple[str, Labels | Callable[[], Labels]]],
+    named: Iterable[tuple[str, Labels | Callable[[], Labels | Mask]]],
     classes: int,
     *,
     ending: str = ".png",
@@ -119,8 +122,8 @@ def save_masks(
 
     Args:
         folder: for the masks.
-        named: name without ending, and the labels uint8 (H, W) or what computes them: so not all masks
-            of a stack need be in memory.
+        named: name without ending, and the labels, as in :func:`write_mask`, or what computes them: so not
+            all masks of a stack need be in memory.
         classes: C, as in :func:`write_mask`.
         ending: ".png", ".tif" or ".tiff".
         overwrite: replace files that are there.
@@ -175,7 +178,7 @@ def _require_classes(classes: int) -> None:
         raise InputError(f"a mask cannot hold {classes} classes: 1 to {MOST_CLASSES} would work.")
 
 
-def _require_labels(name: str, labels: Labels, classes: int) -> None:
+def _require_labels(name: str, labels: NDArray[Any], classes: int) -> None:
     _require_classes(classes)
     if labels.dtype != np.uint8 or labels.ndim != 2 or not labels.size:
         raise InputError(

@@ -6,7 +6,8 @@ about: images that were trained on, and the watched images of a run.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +32,7 @@ NOT_NEW = {
     "val": "the run chose its checkpoint by it",
 }
 """Split → why a promise about new images is not about one of its images."""
+OWN = "It is about each class's own mask, which Save masks writes too: labels give a pixel to one class only."
 CALIBRATES = "it is one of the images that T is chosen on"
 READING = "The annotated images are being read…"
 COUNTING = "The annotated images are being counted…"
@@ -50,6 +52,7 @@ class Thresholded:
         split: of the run that its image is in, "" where it is in none or that is not known.
         run: the run directory; None where no run is known.
         epoch: of a watched image, the epoch in view, 1…E; 0 of all else.
+        saved: checkpoint and epoch of a prediction, as far as is known without fingerprints.
         name: of the layer, "" of a watched image.
     """
 
@@ -61,6 +64,7 @@ class Thresholded:
     run: Path | None = None
     epoch: int = 0
     name: str = ""
+    saved: tuple[str, int] | None = None
 
     @property
     def watched(self) -> bool:
@@ -96,7 +100,9 @@ class Answer:
     Attributes:
         state: what kind of answer it is.
         words: what is promised, or why nothing is: a sentence or two.
-        threshold: T, exactly; may be inf. None where T is to stay where it is.
+        threshold: T of the class in view, exactly; may be inf. None where T is to stay where it is.
+        thresholds: number of a class → its T, of all that the rule can be asked about; empty where T is to
+            stay.
         notes: what has to be known beside, a sentence each.
         attainable: None where no guarantee was asked for, or nothing is known.
     """
@@ -104,6 +110,7 @@ class Answer:
     state: State
     words: str
     threshold: float | None = None
+    thresholds: Mapping[int, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     attainable: Attainable | None = None
 
@@ -115,6 +122,10 @@ class Answer:
 
 WAITING = Answer("waiting", "The annotated images are being looked through…")
 """Before there is an answer."""
+NOTHING = Answer(
+    "waiting", "There is nothing to move T on yet: watch a run, or choose a layer of probabilities."
+)
+"""Where no probabilities are in view."""
 
 
 def answer(
@@ -143,8 +154,10 @@ def answer(
             return _refused(reason, guarantees)
         cls = class_in(basis, on)
         if isinstance(rule, Guarantee):
-            return _guaranteed(rule, basis, None if together else cls, on)
-        return _wished(rule, basis, cls, on)
+            found = _guaranteed(rule, basis, None if together else cls, on)
+        else:
+            found = _wished(rule, basis, cls, on)
+        return _of_all(found, rule, basis, on, together=together and guarantees)
     except InputError as error:
         return _refused(_sentence(str(error)), guarantees)
 
@@ -165,15 +178,22 @@ def misfit(basis: Basis, on: Thresholded) -> str:
             f"The calibration is of {made.checkpoint} after epoch {made.epoch}, and epoch {on.epoch} is in "
             f"view: epoch {made.epoch} would work, or an image predicted with {made.checkpoint}."
         )
-    if on.predicted is None:
+    if on.predicted is not None:
+        checkpoint, reason = on.predicted.checkpoint, made.differs(on.predicted)
+    elif on.saved not in (None, (made.checkpoint, made.epoch)):
+        checkpoint, epoch = on.saved
+        reason = (
+            f"it was made with {made.checkpoint} after epoch {made.epoch}, and these probabilities with "
+            f"{checkpoint} after epoch {epoch}"
+        )
+    else:
         return ""
-    reason = made.differs(on.predicted)
     if not reason:
         return ""
     run = "RUN" if on.run is None else f'"{on.run}"' if " " in str(on.run) else str(on.run)
     return (
         f"The calibration does not fit: {reason}. Predict the image again in that way, or calibrate this "
-        f"checkpoint: python -m engine.calibrate {run} --rule cls --checkpoint {on.predicted.checkpoint}"
+        f"checkpoint: python -m engine.calibrate {run} --rule cls --checkpoint {checkpoint}"
     )
 
 
@@ -209,9 +229,10 @@ def _guaranteed(rule: Guarantee, basis: Basis, cls: int | None, on: Thresholded)
     promised = choice.enough and 1 not in rule.settings().values()
     notes = [*_extremes(choice), *_others(basis, on, promised=promised), *basis.notes]
     if promised and len(on.classes) > 1:
-        notes.append("It is about each class's own p ≥ T, before classes compete for a pixel of a label map.")
+        notes.append(OWN)
     curve = _mean_curve(rule, units, choice) if isinstance(rule, Crc) else _pairs(rule, units, choice)
-    return Answer("promise" if promised else "short", words, choice.threshold, tuple(notes), curve)
+    state: State = "promise" if promised else "short"
+    return Answer(state, words, choice.threshold, notes=tuple(notes), attainable=curve)
 
 
 def _wished(rule: Part, basis: Basis, cls: int, on: Thresholded) -> Answer:
@@ -220,7 +241,30 @@ def _wished(rule: Part, basis: Basis, cls: int, on: Thresholded) -> Answer:
     if not basis.curves:
         return _refused(_sentence(basis.no_curves), guarantees=False)
     found = rule.bind()(basis.curves[cls])
-    return Answer("wish", softmax.words(rule, found), found.threshold, tuple(_others(basis, on)))
+    return Answer("wish", softmax.words(rule, found), found.threshold, notes=tuple(_others(basis, on)))
+
+
+def _of_all(found: Answer, rule: Part, basis: Basis, on: Thresholded, *, together: bool) -> Answer:
+    """The same with T of every class: masks and labels are of all of them, whichever is in view."""
+    if found.threshold is None:
+        return found
+    if together:
+        return replace(found, thresholds=dict.fromkeys(range(len(on.classes)), found.threshold))
+    thresholds, notes = {on.cls: found.threshold}, []
+    for number, name in enumerate(on.classes):
+        if number == on.cls:
+            continue
+        try:
+            cls = class_in(basis, replace(on, cls=number))
+            asked = basis.lesions.units(cls) if isinstance(rule, Guarantee) else basis.curves[cls]
+            choice = rule.bind()(asked)
+        except InputError as error:
+            notes.append(f"T of {name} stays: {error}")
+            continue
+        thresholds[number] = choice.threshold
+        if isinstance(choice, Choice) and not choice.enough:
+            notes.append(f"Of {name} nothing is promised: so few images make its T 0.")
+    return replace(found, thresholds=thresholds, notes=(*found.notes, *notes))
 
 
 def _refused(reason: str, guarantees: bool) -> Answer:

@@ -51,7 +51,7 @@ def promise(
 
 
 def lesion_of(name: str) -> str:
-    """What a class is called where it is said what must not be missed: its name, or "lesion" if it has none."""
+    """What a class is called where it is said what must not be missed: "lesion" if it has no name."""
     return "lesion" if name in GENERIC else name
 
 

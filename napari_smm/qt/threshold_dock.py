@@ -31,7 +31,7 @@ from napari_smm.calibrating import Basis
 from napari_smm.decisions import Named
 from napari_smm.layers import MARK, Role, View
 from napari_smm.placement import full_shape
-from napari_smm.promising import WAITING, Answer, Thresholded, answer
+from napari_smm.promising import NOTHING, WAITING, Answer, Thresholded, answer
 from napari_smm.qt import keys
 from napari_smm.qt.dock import Dock
 from napari_smm.qt.jobs import Jobs
@@ -43,7 +43,7 @@ from napari_smm.qt.plot import PrecisionRecallPlot
 from napari_smm.qt.rule_panel import RulePanel
 from napari_smm.qt.scrolling_page import ScrollingPage
 from napari_smm.qt.section import Section
-from napari_smm.qt.threshold_row import LABELS, ThresholdRow
+from napari_smm.qt.threshold_row import GAP, LABELS, ThresholdRow
 from napari_smm.qt.threshold_source import Kept, LayerSource, LiveSource, ThresholdSource
 from napari_smm.readout import Subject
 from napari_smm.targets import Target
@@ -99,7 +99,7 @@ class ThresholdDock(Dock):
         self.setObjectName("threshold-dock")
         self._thresholds: dict[tuple[Any, int], float] = {}
         self._plotted: object = None
-        self._guarantees = False
+        self._ruled = False
         self._asked: Asked | None = None
         self._answer: Answer | None = None
         self._mean: Mean | None = None
@@ -160,8 +160,12 @@ class ThresholdDock(Dock):
             self._jobs.ask("keep", job, self._add_labels)
 
     def save_into(self, folder: Path, ending: str = ".png") -> None:
-        """Write all masks of what is chosen into a folder; asks before it replaces any."""
-        named, classes = self._source.masks(), len(self._source.classes)
+        """Write all masks of what is chosen into a folder; asks before it replaces any.
+
+        What is promised of several classes is promised of each class's own mask: then those are written, too.
+        """
+        classes = len(self._source.classes)
+        named = self._source.masks(own=classes > 1 and self._answer is not None and self._answer.guaranteed)
         if named:
             self._say("Saving…", wrong=False)
             write = partial(self._write, folder, named, classes, ending)
@@ -237,6 +241,7 @@ class ThresholdDock(Dock):
         grid.addWidget(self.probability, 0, 1)
         grid.addWidget(QLabel("Truth", self), 1, 0)
         grid.addWidget(self.truth, 1, 1)
+        grid.setHorizontalSpacing(GAP)
         grid.setColumnMinimumWidth(0, LABELS)
         grid.setColumnStretch(1, 1)
         return grid
@@ -255,6 +260,7 @@ class ThresholdDock(Dock):
         grid.addWidget(QLabel("Of", page), 0, 0)
         grid.addWidget(self.curve_of, 0, 1)
         grid.addWidget(self.plot, 1, 0, 1, 2)
+        grid.setHorizontalSpacing(GAP)
         grid.setColumnMinimumWidth(0, LABELS)
         grid.setColumnStretch(1, 1)
         return page
@@ -324,10 +330,10 @@ class ThresholdDock(Dock):
     # The rule
 
     def _on_rule(self) -> None:
-        guarantees = isinstance(self.rules.rule, Guarantee)
-        if guarantees != self._guarantees:
-            # What is promised takes the room of what lies below it, unless the user wants it otherwise.
-            self._guarantees = guarantees
+        ruled = self.rules.rule is not None
+        if ruled != self._ruled:
+            # What a rule says takes the room of what lies below it, unless the user wants it otherwise.
+            self._ruled = ruled
             for section, opened in self._opened.items():
                 self._opened[section] = section.is_open()
                 section.set_open(opened)
@@ -342,11 +348,10 @@ class ThresholdDock(Dock):
         if asked is None:
             self._jobs.drop(RULE)
             self._asked = self._answer = None
-            self.rules.show_answer(None)
+            self.rules.show_answer(None if self.rules.rule is None else NOTHING)
             return False
         if asked.same(self._asked):
-            wanted = None if self._answer is None else self._answer.threshold
-            if wanted is not None and self._source.threshold != wanted:
+            if self._answer is not None and not self._follows(self._answer):
                 self.rules.choose(BY_HAND)
             return False
         before, self._asked, self._answer = self._answer, asked, None
@@ -376,12 +381,14 @@ class ThresholdDock(Dock):
         assert self._asked is not None
         self._answer = found
         self.rules.show_answer(found)
-        on, threshold = self._asked.on, found.threshold
-        classes = range(len(on.classes)) if self._asked.together else [on.cls]
-        if threshold is None or all(self._source.threshold_of(cls) == threshold for cls in classes):
+        if self._follows(found):
             return False
-        self._source.set_thresholds(dict.fromkeys(classes, threshold))
+        self._source.set_thresholds(found.thresholds)
         return True
+
+    def _follows(self, found: Answer) -> bool:
+        """Whether T of each class is what the rule says."""
+        return all(self._source.threshold_of(cls) == each for cls, each in found.thresholds.items())
 
     # Which probabilities
 

@@ -104,8 +104,8 @@ class ThresholdSource(QObject):
         """What decides on labels for the image in view."""
         raise NotImplementedError
 
-    def masks(self) -> Named:
-        """Names and makers of all masks."""
+    def masks(self, *, own: bool) -> Named:
+        """Names and makers of all masks; with `own` also of each class's own mask."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -225,10 +225,10 @@ class LiveSource(ThresholdSource):
         name = f"labels from prediction · {item.name} · epoch {epoch}"
         return lambda ended: (*decisions.kept(snapshot.run, view, epoch, ended), name)
 
-    def masks(self) -> Named:
+    def masks(self, *, own: bool) -> Named:
         """Of all watched images, in the epoch in view."""
         found = self._in_view()
-        return [] if found is None else decisions.run_masks(found[0].run, found[1], self._session.epoch)
+        return [] if found is None else decisions.run_masks(found[0].run, found[1], self._session.epoch, own)
 
     def _in_view(self) -> tuple[Snapshot, View] | None:
         """The newest snapshot, and the view within it; None before the first epoch."""
@@ -317,6 +317,12 @@ class LayerSource(ThresholdSource):
         return self._shown.target if self._shown is not None else self._target
 
     @property
+    def name(self) -> str:
+        """Name of the layer; of one that has siblings, without the class."""
+        name = str(self._layer.name)
+        return name.removesuffix(f" · {self.classes[self.cls]}") if len(self.siblings) > 1 else name
+
+    @property
     def siblings(self) -> list[Any]:
         """The layers of the classes, if each has one of its own; else the layer alone."""
         return decisions.class_layers(self._viewer.layers, self._layer)
@@ -374,6 +380,9 @@ class LayerSource(ThresholdSource):
     def thresholded(self) -> Thresholded | None:
         """The layer, and what is known of how it was predicted."""
         meaning = known(self._layer)
+        saved = None
+        if "checkpoint" in meaning and "epoch" in meaning:
+            saved = str(meaning["checkpoint"]), int(meaning["epoch"])
         return Thresholded(
             where=self._layer.unique_id,
             classes=self.classes,
@@ -381,7 +390,8 @@ class LayerSource(ThresholdSource):
             predicted=predicted(self._layer),
             split=str(meaning.get("split") or ""),
             run=Path(meaning["run"]) if "run" in meaning else None,
-            name=str(self._layer.name).removesuffix(f" · {self.classes[self.cls]}"),
+            name=self.name,
+            saved=saved,
         )
 
     def set_class(self, cls: int) -> None:
@@ -441,12 +451,12 @@ class LayerSource(ThresholdSource):
         channels, thresholds = self._channels()
         job = partial(decisions.kept_plane, channels, self._place, thresholds)
         place = placed(self._layer, self.target)
-        name = f"labels from prediction · {self.target.name}"
+        name = f"labels from prediction · {self.name}"
         return lambda ended: (job(ended), place, name)
 
-    def masks(self) -> Named:
+    def masks(self, *, own: bool) -> Named:
         """Of all planes."""
-        return decisions.plane_masks(*self._channels())
+        return decisions.plane_masks(self.name, *self._channels(), self.classes if own else ())
 
     def _channels(self) -> tuple[list[Channel], list[float]]:
         """All classes, with T of each."""

@@ -97,6 +97,15 @@ def test_masks_are_read_back_as_they_were(tmp_path: Path, ending: str, classes: 
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("ending", [".png", ".tif"])
+def test_the_mask_of_one_class_of_several_is_0_and_255(tmp_path: Path, ending: str) -> None:
+    mask = np.random.default_rng(0).random((37, 53)) < 0.3
+    (path,) = save_masks(tmp_path, [("a", lambda: mask)], 3, ending=ending)
+    found = read(path)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, np.where(mask, 255, 0))
+
+
 def test_a_file_is_replaced_only_if_told_to(tmp_path: Path) -> None:
     path = tmp_path / "mask.png"
     write_mask(path, np.zeros((4, 4), np.uint8), 1)

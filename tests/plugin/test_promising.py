@@ -178,17 +178,43 @@ def test_classes_are_known_by_their_names() -> None:
     ring = answer(Cls(), two, on, together=False)
     assert ring.threshold == Cls().bind()(two.lesions.units(1)).threshold
     assert "of the ring is missed" in ring.words
-    assert "own p ≥ T" in ring.notes[-1]
+    assert "each class's own mask" in ring.notes[-1]
+    core = Cls().bind()(two.lesions.units(0)).threshold
+    assert ring.thresholds == {0: core, 1: ring.threshold}
+    best = answer(BestDice(), two, on, together=False)
+    assert best.thresholds == {cls: BestDice().bind()(two.curves[cls]).threshold for cls in (0, 1)}
     swapped = answer(Cls(), two, replace(on, classes=("ring", "core"), cls=0), together=False)
     assert swapped.threshold == ring.threshold
     all_at_once = answer(Cls(), two, on, together=True)
     assert all_at_once.threshold == Cls().bind()(two.lesions.units(None)).threshold
     assert "of each class" in all_at_once.words
+    assert all_at_once.thresholds == dict.fromkeys((0, 1), all_at_once.threshold)
     for wrong in (on, replace(ON, classes=("other",)), replace(on, classes=("core", "edge"))):
         found = answer(Cls(), BASIS if wrong is on else two, wrong, together=False)
-        assert (found.state, found.threshold) == ("refused", None)
+        assert (found.state, found.threshold, found.thresholds) == ("refused", None, {})
         assert "annotated images of the same classes would work" in found.words
     assert answer(Cls(), BASIS, replace(ON, classes=("foreground",)), together=False).guaranteed
+
+
+def test_a_class_that_too_few_images_have_is_told_beside_the_other_s_promise() -> None:
+    full = basis(classes=("core", "ring")).lesions
+    values = [(core, ring if number < 3 else ring[:0]) for number, (core, ring) in enumerate(full.values)]
+    few = gather(full.names, full.classes, values)
+    two = replace(basis(classes=("core", "ring")), lesions=few)
+    found = answer(Cls(), two, replace(ON, classes=("core", "ring")), together=False)
+    assert found.guaranteed
+    assert found.thresholds[1] == 0
+    assert found.notes[-1] == "Of ring nothing is promised: so few images make its T 0."
+
+
+def test_an_older_prediction_is_refused_where_its_checkpoint_is_known_to_be_another() -> None:
+    older = replace(ON, predicted=None, saved=(MADE.checkpoint, MADE.epoch))
+    assert "Nothing is known of how" in answer(Cls(), BASIS, older, together=False).notes[-1]
+    for saved in (("last", MADE.epoch), (MADE.checkpoint, MADE.epoch + 1)):
+        found = answer(Cls(), BASIS, replace(older, saved=saved), together=False)
+        assert (found.state, found.threshold) == ("refused", None)
+        assert f"with {saved[0]} after epoch {saved[1]}" in found.words
+        assert f"--checkpoint {saved[0]}" in found.words
 
 
 def test_groups_are_what_the_promise_counts() -> None:

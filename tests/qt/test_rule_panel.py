@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import imageio.v3 as iio
 import numpy as np
 import pytest
 from pytestqt.qtbot import QtBot
@@ -232,6 +233,14 @@ def test_what_cannot_be_promised(qtbot: QtBot, dock: ThresholdDock, viewer: Any,
     box = dock.findChild(QComboBox, "threshold-rule")
     box.setCurrentIndex(box.findText("With a guarantee"))
     assert box.currentText() == "By hand"
+    # Nothing in view: no promise stays, and what is missing is said.
+    choose(dock, "cls")
+    said(qtbot, dock, "T is ∞")
+    dock.choose_probability(None)
+    said(qtbot, dock, "There is nothing to move T on yet")
+    assert dock.rules.plot.isHidden()
+    choose(dock, "")
+    assert dock.findChild(QLabel, "threshold-promise").text() == ""
 
 
 def test_the_point_is_taken_along(qtbot: QtBot, dock: ThresholdDock, viewer: Any, run: MadeRun) -> None:
@@ -286,7 +295,17 @@ def test_images_that_are_open_calibrate(
     slide(dock, "alpha", 0.25)
     said(qtbot, dock, "of the core is missed. Calibrated on 3 images.")
     follows(dock, Cls(alpha=0.25), lesions, 0)
-    assert dock._source.threshold_of(1) == 0.5
+    # Masks are of all classes, whichever is in view: each has its own T.
+    ring = Cls(alpha=0.25).bind()(lesions.units(1)).threshold
+    assert dock._source.threshold_of(1) == ring
+    assert "each class's own mask" in promise(dock)
+    dock.save_into(tmp_path / "saved")
+    qtbot.waitUntil(lambda: "3 masks written" in dock.message.text(), timeout=PATIENCE)
+    own = {cls: iio.imread(tmp_path / "saved" / f"probability_new_mask_{cls}.png") for cls in classes}
+    for cls, (name, layer) in enumerate(zip(classes, new, strict=True)):
+        np.testing.assert_array_equal(own[name], 255 * (layer.data >= dock._source.threshold_of(cls)))
+    label = iio.imread(tmp_path / "saved" / "probability_new_mask.png")
+    np.testing.assert_array_equal(label > 0, (own["core"] > 0) | (own["ring"] > 0))
     dock._choose_class(1)
     shown(qtbot, dock)
     said(qtbot, dock, "of the ring is missed")
@@ -304,7 +323,7 @@ def test_images_that_are_open_calibrate(
     assert basis is not None
     assert dock.threshold == BestDice().bind()(basis.curves[1]).threshold
     assert dock.rules.plot.isHidden()
-    assert dock.curves.is_open()
+    assert not dock.curves.is_open()  # the words have the room
     assert together.isHidden()
 
 
