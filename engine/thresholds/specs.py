@@ -45,7 +45,7 @@ class Conditional(Kept):
     with which at most α of all new images miss more than ε of their lesion."""
 
     target: ClassVar[str] = "engine.thresholds.rules:conditional"
-    title: ClassVar[str] = "CLS calibrated once: the same, with confidence 1 − δ"
+    title: ClassVar[str] = "CLS calibrated once, with confidence 1 − δ"
     name: Literal["conditional"] = "conditional"
     delta: float = setting(0.1, ge=0, le=1)
     """δ: how often a calibration may fail to keep α."""

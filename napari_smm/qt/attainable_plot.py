@@ -18,6 +18,8 @@ HEIGHT = 104
 """Pixels of the plot."""
 END = 1.02
 """Of the axes: a point at 1 is seen whole."""
+LEAST = 0.04
+"""Share below which the dashed line is too near to the axis for words of its own."""
 LABELS = {
     "epsilon": ("α", "ε: share of a lesion that may be missed"),
     "threshold": ("mean FNR", "T"),
@@ -79,6 +81,7 @@ class AttainablePlot(Plot):
         self.curve.setData(x, y)
         self.least.setPos(shown.least)
         self.word.setText(f"n = {shown.n} allows no less")
+        self.word.setVisible(shown.least >= LEAST)
         # Above the line, where there is room.
         self.word.setAnchor((1, 1) if shown.least < 0.6 else (1, 0))
         self.word.setPos(END, shown.least)

@@ -25,7 +25,7 @@ from napari_smm.calibrating import (
 from napari_smm.candidates import Candidate, candidates, differs, known
 from napari_smm.qt.calibration_list import CalibrationList, Chosen
 from napari_smm.qt.jobs import Jobs
-from napari_smm.qt.threshold_row import LABELS
+from napari_smm.qt.threshold_row import GAP, LABELS
 from napari_smm.session import Session
 
 RUN, OPEN = range(2)
@@ -151,6 +151,7 @@ class CalibrationChoice(QWidget):
         grid.addWidget(QLabel("Calibrate", self), 0, 0)
         grid.addWidget(self.what, 0, 1)
         grid.addWidget(self.list, 1, 0, 1, 2)
+        grid.setHorizontalSpacing(GAP)
         grid.setColumnMinimumWidth(0, LABELS)
         grid.setColumnStretch(1, 1)
 

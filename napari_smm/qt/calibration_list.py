@@ -21,7 +21,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_smm.candidates import Candidate, clash
-from napari_smm.qt.threshold_row import LABELS
+from napari_smm.qt.threshold_row import GAP, LABELS
 
 IMAGE, TRUTH, GROUP = range(3)
 """Columns."""
@@ -213,6 +213,7 @@ class CalibrationList(QWidget):
         grid = QGridLayout()
         grid.addWidget(self.stack_words, 0, 0)
         grid.addWidget(self.stack_is, 0, 1)
+        grid.setHorizontalSpacing(GAP)
         grid.setColumnMinimumWidth(0, LABELS)
         grid.setColumnStretch(1, 1)
         return grid
@@ -227,8 +228,6 @@ class CalibrationList(QWidget):
             item.setData(IMAGE, Qt.ItemDataRole.UserRole, number)
             item.setSizeHint(IMAGE, QSize(0, ROW))
             self.tree.addTopLevelItem(item)
-            if candidate.usable and len(candidate.truths) > 1:
-                self.tree.setItemWidget(item, TRUTH, self._truth_combo(candidate))
         self.tree.blockSignals(False)
         stacks = any(candidate.stack and candidate.usable for candidate in self._found)
         wanted: dict[QWidget, bool] = {self.stack_words: stacks, self.stack_is: stacks}
@@ -263,18 +262,30 @@ class CalibrationList(QWidget):
                 flags |= Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsEditable
             item.setFlags(flags)
             item.setCheckState(IMAGE, Qt.CheckState.Checked if ticked else Qt.CheckState.Unchecked)
-            truth, box = self._truth(candidate), self.tree.itemWidget(item, TRUTH)
+            truth, box = self._truth(candidate), self._truth_box(item, candidate, brief)
             said = "" if truth is None or box is not None else str(truth.name)
             shape = " × ".join(map(str, candidate.shape))
             about = f"{candidate.name}, {shape} px" + ("" if truth is None else f"\nTruth: {truth.name}")
             if box is not None:
-                box.setEnabled(not brief)
                 box.setToolTip(about)
             item.setText(TRUTH, brief or said)
             for column in (IMAGE, TRUTH):
                 item.setToolTip(column, reason or about)
             item.setToolTip(GROUP, "Images with the same word here belong together: click to write it")
         self.tree.blockSignals(False)
+
+    def _truth_box(self, item: QTreeWidgetItem | None, candidate: Candidate, brief: str) -> QWidget | None:
+        """The box in which to choose among several truths; none where there is to be read why not."""
+        assert item is not None
+        box = self.tree.itemWidget(item, TRUTH)
+        wanted = len(candidate.truths) > 1 and not brief
+        if wanted and box is None:
+            box = self._truth_combo(candidate)
+            self.tree.setItemWidget(item, TRUTH, box)
+        elif box is not None and not wanted:
+            self.tree.removeItemWidget(item, TRUTH)
+            box = None
+        return box
 
     def _fit(self) -> None:
         """As high as its rows, up to some."""

@@ -7,7 +7,7 @@ from qtpy.QtCore import QSize
 from qtpy.QtWidgets import QCheckBox, QComboBox, QGridLayout, QHBoxLayout, QLabel, QToolButton, QWidget
 
 from napari_smm.layers import View
-from napari_smm.qt.threshold_row import LABELS
+from napari_smm.qt.threshold_row import GAP, LABELS
 from napari_smm.session import Session
 
 
@@ -35,6 +35,7 @@ class Navigation(QWidget):
         row = self._between("epoch", session.step_epoch, self.epoch)
         row.addWidget(self.follow)
         grid.addLayout(row, 1, 1)
+        grid.setHorizontalSpacing(GAP)
         grid.setColumnMinimumWidth(0, LABELS)
         grid.setColumnStretch(1, 1)
         self.item.activated.connect(self._on_item)

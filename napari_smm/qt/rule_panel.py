@@ -17,7 +17,7 @@ from napari_smm.qt.fields import limits_of
 from napari_smm.qt.jobs import Jobs
 from napari_smm.qt.scrolling_page import ScrollingPage
 from napari_smm.qt.share_row import ShareRow
-from napari_smm.qt.threshold_row import LABELS
+from napari_smm.qt.threshold_row import GAP, LABELS
 from napari_smm.session import Session
 from napari_smm.sheet import Sheet
 
@@ -61,6 +61,7 @@ class RulePanel(QWidget):
         grid = QGridLayout(self.details)
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setVerticalSpacing(3)
+        grid.setHorizontalSpacing(GAP)
         grid.setColumnMinimumWidth(0, LABELS)
         grid.setColumnStretch(1, 1)
         self.rows = self._build_rows(grid)
@@ -82,6 +83,7 @@ class RulePanel(QWidget):
         head.setContentsMargins(0, 0, 0, 0)
         head.addWidget(QLabel("Rule", self), 0, 0)
         head.addWidget(self.choice, 0, 1)
+        head.setHorizontalSpacing(GAP)
         head.setColumnMinimumWidth(0, LABELS)
         head.setColumnStretch(1, 1)
         column = QVBoxLayout(self)
@@ -137,6 +139,7 @@ class RulePanel(QWidget):
         self.promise.setVisible(answer is not None)
         self.plot.show_attainable(None if answer is None else answer.attainable)
         if answer is None:
+            self.promise.clear()
             return
         text = "\n".join([f"{SIGNS.get(answer.state, '')} {answer.words}".strip(), *answer.notes])
         if self.promise.text() != text:

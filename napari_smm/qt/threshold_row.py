@@ -17,6 +17,8 @@ STEP, LEAP = 0.01, 0.1
 MEANING = "T: a pixel is predicted where its probability is T or more"
 LABELS = 80
 """Pixels of the labels' column, in all rows of the dock."""
+GAP = 4
+"""Pixels between the columns, in all rows of the dock."""
 
 
 class ThresholdField(QDoubleSpinBox):
@@ -85,6 +87,7 @@ class ThresholdRow(QWidget):
         grid.addWidget(QLabel("T", self), 1, 0)
         grid.addWidget(self.slider, 1, 1)
         grid.addWidget(self.field, 1, 2)
+        grid.setHorizontalSpacing(GAP)
         grid.setColumnMinimumWidth(0, LABELS)
         grid.setColumnStretch(1, 1)
         self.slider.valueChanged.connect(self._on_moved)
