@@ -1,20 +1,18 @@
-import json
+import multiprocessing
 import pickle
-import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forked import forked, saves, saves_without_room
 from torch import nn
 
-import engine
 from engine import checkpoint
 from engine.errors import InputError
-
-ROOT = Path(engine.__file__).parents[1]
 
 
 class Pickled:
@@ -73,29 +71,21 @@ def test_a_later_one_takes_the_place_of_an_earlier_one(tmp_path: Path) -> None:
 
 
 def test_a_kill_at_any_moment_leaves_a_whole_one(tmp_path: Path) -> None:
-    code = """
-import sys, torch
-from pathlib import Path
-from engine import checkpoint
-number, state = 0, torch.zeros(500_000)
-while True:
-    number += 1
-    checkpoint.save(Path(sys.argv[1]), {"epoch": number, "model": state + number})
-    print(number, flush=True)
-"""
     path = tmp_path / "last"
     for attempt in range(3):
-        saver = subprocess.Popen(
-            [sys.executable, "-c", code, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
-        )
-        assert saver.stdout is not None
-        saver.stdout.readline()
+        heard, said = multiprocessing.Pipe(duplex=False)
+        saver = forked(saves, path, said)
+        said.close()
+        announced = [heard.recv()]
         time.sleep(0.013 * attempt)
         saver.kill()
-        said = saver.communicate()[0].split()
+        saver.join()
+        with suppress(EOFError):
+            while True:
+                announced.append(heard.recv())
         found = checkpoint.load(path)
         # Of a checkpoint that was announced nothing is lost.
-        assert found["epoch"] >= max(1, *map(int, said), 1)
+        assert found["epoch"] >= announced[-1]
         assert bool((found["model"] == found["epoch"]).all())
         assert {item.name for item in tmp_path.iterdir()} <= {"last", ".last.new"}
     checkpoint.save(path, {"epoch": 0})
@@ -104,27 +94,14 @@ while True:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on a process's files")
 def test_a_full_disk_is_an_os_error_and_leaves_the_last_one_whole(tmp_path: Path) -> None:
-    code = """
-import json, resource, sys, torch
-from pathlib import Path
-from engine import checkpoint
-path = Path(sys.argv[1])
-checkpoint.save(path, {"epoch": 1})
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-refused = []
-for length in (100_000, 30_000, 24_900):  # refused in the middle, at the end, in the table of contents
-    try:
-        checkpoint.save(path, {"epoch": 2, "model": torch.zeros(length)})
-    except OSError as error:
-        refused.append(error.errno)
-print(json.dumps(refused))
-"""
     path = tmp_path / "last"
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(path)], cwd=ROOT, check=True, capture_output=True, text=True
-    )
-    assert len(json.loads(done.stdout)) == 3
-    assert None not in json.loads(done.stdout)
+    heard, said = multiprocessing.Pipe(duplex=False)
+    process = forked(saves_without_room, path, said)
+    process.join()
+    assert process.exitcode == 0
+    refused = heard.recv()
+    assert len(refused) == 3
+    assert None not in refused
     assert checkpoint.load(path)["epoch"] == 1
     assert [item.name for item in tmp_path.iterdir()] == ["last"]
 

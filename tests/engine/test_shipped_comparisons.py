@@ -9,7 +9,7 @@ import miniatures
 import pytest
 
 import engine
-from engine import evaluate, train
+from engine import evaluate, timing, train
 from engine.comparison import grid, results, settings, tabulate
 from engine.comparison.grid import Cell, Comparison
 from engine.comparison.settings import File
@@ -218,8 +218,10 @@ def run_once(cell: Cell, comparison: Comparison) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_one_epoch_on_miniatures(
-    name: str, miniature_roots: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, miniature_roots: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(timing, "PASSES", 1)
+    monkeypatch.setattr(timing, "WARM_UP", 0)
     comparison = load(name, miniature_roots, tmp_path, TINY)
     first = [cell for cell in comparison.cells if cell.seed == comparison.seeds[0]]
     for cell in first:

@@ -1,17 +1,20 @@
 """The training command from folder to run directory: results, refusals, stopping and resuming."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
 import tomllib
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from forked import forked, trains, trains_until_write
 from PIL import Image
 from support import FAST, events, fast, write_pair
 
@@ -95,40 +98,16 @@ def test_the_resolved_config_reruns_the_run(finished: Path, tmp_path: Path) -> N
     assert_same_run(finished, tmp_path / "again")
 
 
-KILLER = """
-import os, signal, sys
-from engine import train
-left, sync = int(sys.argv.pop(1)), os.fsync
-def fsync(handle):
-    global left
-    left -= 1
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    sync(handle)
-os.fsync = fsync
-sys.exit(train.main(sys.argv[1:]))
-"""
-"""Trains, and dies without a word at the given write to the disk."""
-
-
 @pytest.mark.parametrize("write", [9, 14, 17, 18, 19, 20, 21, 30])
 def test_killed_at_any_write_and_resumed_equals_uninterrupted(
     write: int, finished: Path, vessels: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    command = [
-        sys.executable,
-        "-c",
-        KILLER,
-        str(write),
-        "--data.root",
-        str(vessels),
-        "--out",
-        str(out),
-        *FAST,
-    ]
-    killed = subprocess.run([*command, "--training.epochs=6"], capture_output=True, check=False)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    killed = forked(
+        trains_until_write, write, [f"--data.root={vessels}", f"--out={out}", *fast("--training.epochs=6")]
+    )
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
     assert RunReader(out).status() == "crashed"
     assert train.main(["--resume", str(out), "--quiet"]) == 0
     assert RunReader(out).status() == "finished"
@@ -146,7 +125,8 @@ def test_a_stop_file_ends_a_run_cleanly_and_it_can_go_on(
     with pytest.raises(InputError, match=f"in use by process {process.pid}"):
         train.main(["--resume", str(out), "--quiet"])
     (out / "stop").touch()
-    assert process.wait(timeout=60) == 0
+    process.join(60)
+    assert process.exitcode == 0
     reader = RunReader(out)
     assert reader.status() == "stopped"
     done = reader.epochs()[-1]["epoch"]
@@ -158,17 +138,15 @@ def test_an_interrupt_ends_a_run_cleanly(vessels: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     process = launch(vessels, out, "--training.epochs=400")
     wait_for_epoch(out, 1)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 0
+    os.kill(process.pid, signal.SIGINT)
+    process.join(60)
+    assert process.exitcode == 0
     assert RunReader(out).events()[-1]["reason"] == "SIGINT"
     assert not (out / "lock").exists()
 
 
-def launch(root: Path, out: Path, *settings: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "engine.train", "--data.root", str(root), "--out", str(out)]
-    return subprocess.Popen(
-        [*command, *fast(*settings)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+def launch(root: Path, out: Path, *settings: str) -> BaseProcess:
+    return forked(trains, ["--data.root", str(root), "--out", str(out), *fast(*settings)])
 
 
 def wait_for_epoch(run: Path, number: int, seconds: float = 120) -> None:
@@ -200,8 +178,7 @@ def test_settings_beside_resume_are_refused(finished: Path) -> None:
 def test_changed_images_are_noticed_at_resume(vessels: Path, tmp_path: Path) -> None:
     root, out = tmp_path / "data", tmp_path / "run"
     shutil.copytree(vessels, root)
-    command = [sys.executable, "-c", KILLER, "14", "--data.root", str(root), "--out", str(out), *FAST]
-    subprocess.run(command, capture_output=True, check=False)
+    forked(trains_until_write, 14, [f"--data.root={root}", f"--out={out}", *FAST]).join()
     write_pair(root, "v00", np.zeros((40, 48), np.uint8), np.ones((40, 48), np.uint8))
     with pytest.raises(InputError, match="have changed since the run began"):
         train.main(["--resume", str(out), "--quiet"])

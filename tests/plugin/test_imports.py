@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import engine
 
 ROOT = Path(engine.__file__).parents[1]
@@ -41,25 +43,27 @@ def test_what_napari_reads_at_its_start_loads_nothing_more_and_takes_under_a_ten
     assert seconds < 0.1
 
 
-def test_no_module_of_the_plugin_loads_torch() -> None:
-    assert len(MODULES) > 20
-    assert (
-        answer(
-            "import importlib, json, sys;"
-            f"[importlib.import_module(name) for name in {MODULES!r}];"
-            "print(json.dumps([name for name in ('torch', 'monai') if name in sys.modules]))"
-        )
-        == []
-    )
-
-
-def test_what_needs_no_window_loads_no_qt() -> None:
+@pytest.fixture(scope="module")
+def loaded() -> dict[str, list[str]]:
+    """What is there of torch and Qt after the modules without a window, and after all of them."""
     free = [name for name in MODULES if not name.startswith("napari_smm.qt.")]
-    assert (
+    assert len(MODULES) > len(free) > 20
+    return dict(
         answer(
-            "import importlib, json, sys;"
-            f"[importlib.import_module(name) for name in {free!r}];"
-            "print(json.dumps([name for name in ('qtpy', 'PyQt5', 'PyQt6') if name in sys.modules]))"
+            "import importlib, json, sys; found = {}\n"
+            "heavy = ('torch', 'monai', 'qtpy', 'PyQt5', 'PyQt6')\n"
+            f"for part, names in (('free', {free!r}), ('all', {MODULES!r})):\n"
+            "    for name in names: importlib.import_module(name)\n"
+            "    found[part] = [name for name in heavy if name in sys.modules]\n"
+            "print(json.dumps(found))"
         )
-        == []
     )
+
+
+def test_no_module_of_the_plugin_loads_torch(loaded: dict[str, list[str]]) -> None:
+    assert "qtpy" in loaded["all"]
+    assert not {"torch", "monai"} & set(loaded["all"])
+
+
+def test_what_needs_no_window_loads_no_qt(loaded: dict[str, list[str]]) -> None:
+    assert loaded["free"] == []

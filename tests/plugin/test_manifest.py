@@ -53,15 +53,12 @@ def test_the_top_level_manifest_is_the_packaged_one() -> None:
     assert (ROOT / "napari.yaml").read_bytes() == MANIFEST.read_bytes()
 
 
-def test_the_installed_manifest_is_valid_and_the_packaged_one(
-    manifest: PluginManifest, tmp_path: Path
-) -> None:
-    run("-m", "npe2", "validate", "napari-smm", cwd=tmp_path)
+def test_the_installed_manifest_is_the_packaged_one(manifest: PluginManifest) -> None:
     installed = PluginManifest.from_distribution("napari-smm")
     assert installed.contributions == manifest.contributions
 
 
-def test_all_that_the_manifest_names_can_be_called(tmp_path: Path) -> None:
+def test_the_installed_manifest_is_valid_and_all_that_it_names_can_be_called(tmp_path: Path) -> None:
     run("-m", "npe2", "validate", "--imports", "napari-smm", cwd=tmp_path)
     ask = (
         "from npe2 import PluginManifest; from npe2.manifest.utils import import_python_name as load;"

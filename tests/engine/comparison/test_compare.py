@@ -246,13 +246,14 @@ def test_an_interrupt_saves_what_is_trained(
     file = written(tmp_path, vessels)
     made = load(file, tmp_path / "out", flags=long)
     run = made.cells[0].folder
-    children: list[psutil.Process] = []
+    children: set[psutil.Process] = set()
+    before = set(psutil.Process().children())
 
     def interrupt() -> None:
         give_up = time.monotonic() + 120
         while time.monotonic() < give_up and not (run.is_dir() and RunReader(run).epochs()):
             time.sleep(0.02)
-        children.extend(psutil.Process().children(recursive=True))
+        children.update(set(psutil.Process().children(recursive=True)) - before)
         os.kill(os.getpid(), signal.SIGINT)
 
     hand = threading.Thread(target=interrupt)
