@@ -32,7 +32,8 @@ NOT_NEW = {
     "val": "the run chose its checkpoint by it",
 }
 """Split → why a promise about new images is not about one of its images."""
-OWN = "It is about each class's own mask, which Save masks writes too: labels give a pixel to one class only."
+OWN = "It is about each class's own mask (Save masks), not labels."
+"""Labels give a pixel that passes for several classes to one of them."""
 CALIBRATES = "it is one of the images that T is chosen on"
 READING = "The annotated images are being read…"
 COUNTING = "The annotated images are being counted…"
@@ -263,7 +264,8 @@ def _of_all(found: Answer, rule: Part, basis: Basis, on: Thresholded, *, togethe
             continue
         thresholds[number] = choice.threshold
         if isinstance(choice, Choice) and not choice.enough:
-            notes.append(f"Of {name} nothing is promised: so few images make its T 0.")
+            there = f"{choice.n or 'no'} calibration {basis.unit}{'s' * (choice.n != 1)}"
+            notes.append(f"Of {name} nothing is promised: {there} with it, and its T is 0.")
     return replace(found, thresholds=thresholds, notes=(*found.notes, *notes))
 
 

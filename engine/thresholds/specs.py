@@ -36,7 +36,7 @@ class Cls(Kept):
     """Conformal Lesion Segmentation: with probability 1 − α a new image misses at most ε of its lesion."""
 
     target: ClassVar[str] = "engine.thresholds.rules:cls"
-    title: ClassVar[str] = "CLS: miss at most ε in all but α of the images"
+    title: ClassVar[str] = "CLS: miss at most ε in all but α of images"
     name: Literal["cls"] = "cls"
 
 

@@ -61,6 +61,7 @@ class CalibrationList(QWidget):
         """Show nothing."""
         super().__init__(parent)
         self._found: list[Candidate] = []
+        self._most_rows = MOST_ROWS
         self._rows: list[object] = []
         self._ticks: dict[Any, bool] = {}
         self._truths: dict[Any, Any] = {}
@@ -157,6 +158,11 @@ class CalibrationList(QWidget):
             self._rows = rows
             self._fill()
         self._show_states()
+
+    def set_most_rows(self, rows: int) -> None:
+        """Say how many rows are seen at once."""
+        self._most_rows = rows
+        self._fit()
 
     # Building
 
@@ -289,7 +295,7 @@ class CalibrationList(QWidget):
 
     def _fit(self) -> None:
         """As high as its rows, up to some."""
-        rows = min(len(self._found), MOST_ROWS)
+        rows = min(len(self._found), self._most_rows)
         head = 0 if self.tree.isHeaderHidden() else self.tree.header().sizeHint().height()
         self.tree.setFixedHeight(rows * ROW + head + 2 * self.tree.frameWidth())
 

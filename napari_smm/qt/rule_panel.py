@@ -13,6 +13,7 @@ from napari_smm.calibrating import Basis
 from napari_smm.promising import Answer, State
 from napari_smm.qt.attainable_plot import AttainablePlot
 from napari_smm.qt.calibration_choice import CalibrationChoice
+from napari_smm.qt.calibration_list import MOST_ROWS
 from napari_smm.qt.fields import limits_of
 from napari_smm.qt.jobs import Jobs
 from napari_smm.qt.scrolling_page import ScrollingPage
@@ -29,6 +30,8 @@ BEFOREHAND = (
     "A promise is about ε, α and δ that were fixed beforehand. Whoever moves them until the masks please\n"
     "has used up the calibration images for that choice, and needs new ones for the promise."
 )
+FEW_ROWS = 3
+"""Of the list of annotated images, where classes have rows of their own."""
 SNAP = 2
 """Decimals of what is picked in the plot."""
 
@@ -65,7 +68,7 @@ class RulePanel(QWidget):
         grid.setColumnMinimumWidth(0, LABELS)
         grid.setColumnStretch(1, 1)
         self.rows = self._build_rows(grid)
-        self.all_classes = QCheckBox("One T, and one promise, for all classes at once", self.details)
+        self.all_classes = QCheckBox("One T and promise for all classes", self.details)
         self.all_classes.setObjectName("threshold-together")
         self.all_classes.setToolTip("An image keeps the promise where it does for every class that it has")
         grid.addWidget(self.all_classes, len(self.rows), 1, 1, 2)
@@ -132,6 +135,7 @@ class RulePanel(QWidget):
         """Say how many classes there are."""
         if self._several != (count > 1):
             self._several = count > 1
+            self.calibration.list.set_most_rows(FEW_ROWS if self._several else MOST_ROWS)
             self._turn()
 
     def show_answer(self, answer: Answer | None) -> None:

@@ -204,7 +204,7 @@ def test_a_class_that_too_few_images_have_is_told_beside_the_other_s_promise() -
     found = answer(Cls(), two, replace(ON, classes=("core", "ring")), together=False)
     assert found.guaranteed
     assert found.thresholds[1] == 0
-    assert found.notes[-1] == "Of ring nothing is promised: so few images make its T 0."
+    assert found.notes[-1] == "Of ring nothing is promised: 3 calibration images with it, and its T is 0."
 
 
 def test_an_older_prediction_is_refused_where_its_checkpoint_is_known_to_be_another() -> None:
