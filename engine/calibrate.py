@@ -193,10 +193,10 @@ def test_images(trained: Trained, images: Images, found: Gathered, options: Name
     """The test split, without images that calibrated; None where there is none."""
     if images.split == "test" or not trained.info["splits"]["test"]:
         return None
-    tests = of_split(trained, "test")
-    if options.data is not None and not set(tests.groups) - set(found.lesions.names):
-        return None
     try:
+        tests = of_split(trained, "test")
+        if options.data is not None and not set(tests.groups) - set(found.lesions.names):
+            return None
         return gathered(trained, shown(tests, options), options.size, curves=True, besides=found.digests)
     except InputError as error:
         print(f"the test split is left out: {error}")

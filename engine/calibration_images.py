@@ -183,7 +183,8 @@ def is_copy(trained: Trained, images: Images, name: str, digest: str) -> bool:
     seen = trained.seen_in(digest)
     if images.split:
         return seen is not None
-    if seen is None and Path(images.source).resolve() == Path(trained.info["dataset"]["root"]).resolve():
+    same = Path(images.source).resolve() == Path(trained.info["dataset"]["root"]).resolve()
+    if seen is None and (same or not trained.knows_images):
         splits = trained.info["splits"]
         seen = next((part for part in ("train", "val") if name in splits[part]), None)
     if seen is not None:
