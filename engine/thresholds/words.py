@@ -11,8 +11,9 @@ GENERIC = ("", "foreground")
 
 
 def promise(
-    rule: Part, choice: Choice, *, unit: str = "image", lesion: str = "lesion", together: bool = False
-) -> str:
+    rule: Part, choice: Choice, *, unit: str = "image", lesion: str = "lesion", together: bool = False,
+    count_empty: bool = False,
+) -> str:  # fmt: skip
     """What is promised of new images, or why nothing is, in a sentence or two.
 
     Args:
@@ -21,6 +22,8 @@ def promise(
         unit: what calibration counted: "image", or what several images belong to: "group", "patient" …
         lesion: what must not be missed: :func:`lesion_of` a class; "class" if it is each of several.
         together: whether the promise is made for all classes, or all images of a group, at once.
+        count_empty: whether calibration counted units without lesion. If not, the promise is about new
+            units that have one.
 
     Raises:
         TypeError: a rule that guarantees nothing.
@@ -28,23 +31,24 @@ def promise(
     if not isinstance(rule, Cls | Conditional | Crc):
         raise TypeError(f"{type(rule).__name__} promises nothing")
     if not choice.enough:
-        return _too_few(rule, choice, unit, lesion)
+        return _too_few(rule, choice, unit, "" if count_empty else f" with {one(lesion)}")
     if empty := [sign for sign, share in _shares(rule) if share == 1]:
         return f"{empty[0]} = 100 % promises nothing: all of the lesion may be missed in any new {unit}."
     each_class = together and (unit == "image" or lesion == "class")
     whole = "of each class" if each_class else f"of the {lesion}"
     within = "" if unit == "image" else " in each image"
-    basis = f"Calibrated on {_count(choice.n, unit)}."
+    new = f"new {unit}s{'' if count_empty else f' with {one(lesion)}'} from the same source"
+    counted = "missing nothing" if isinstance(rule, Crc) else "kept"
+    also = f"{unit.capitalize()}s without {one(lesion)} count as {counted}. " if count_empty else ""
+    basis = f"{also}Calibrated on {_count(choice.n, unit)}."
     if isinstance(rule, Crc):
         return (
-            f"On average over new {unit}s from the same source, at most {_at_most(rule.alpha)} "
-            f"of the {'lesion' if each_class else lesion} is missed{_counted(unit, each_class)}. "
+            f"On average over {new}, at most {_at_most(rule.alpha)} of the "
+            f"{'lesion' if each_class else lesion} is missed{_counted(unit, each_class)}. "
             f"A single {unit} may miss more. {basis}"
         )
     missed = f"at most {_at_most(rule.epsilon)} {whole} is" if rule.epsilon else f"nothing {whole} is"
-    kept = (
-        f"n at least {_but(rule.alpha)} of new {unit}s from the same source, {missed} missed{within}. {basis}"
-    )
+    kept = f"n at least {_but(rule.alpha)} of {new}, {missed} missed{within}. {basis}"
     if isinstance(rule, Conditional):
         return f"With {_but(rule.delta)} confidence in this calibration: i{kept}"
     return f"I{kept}"
@@ -55,13 +59,26 @@ def lesion_of(name: str) -> str:
     return "lesion" if name in GENERIC else name
 
 
+def one(lesion: str) -> str:
+    """A lesion, as it is said that an image has one: "a nucleus", "an oedema", "vessels".
+
+    Args:
+        lesion: of :func:`lesion_of`, or "class".
+    """
+    if lesion == "class":
+        return "a lesion"
+    if lesion.endswith("s") and not lesion.endswith(("ss", "us", "is")):
+        return lesion
+    return f"{'an' if lesion[:1].lower() in 'aeiou' else 'a'} {lesion}"
+
+
 def _counted(unit: str, each_class: bool) -> str:
     """By which of its parts a unit counts, the mean being one of single numbers."""
     parts = [name for name, several in (("image", unit != "image"), ("class", each_class)) if several]
     return f", each {unit} counted by its worst {' and '.join(parts)}" if parts else ""
 
 
-def _too_few(rule: Cls | Conditional | Crc, choice: Choice, unit: str, lesion: str) -> str:
+def _too_few(rule: Cls | Conditional | Crc, choice: Choice, unit: str, having: str) -> str:
     asked = [(sign, share) for sign, share in _shares(rule) if sign != "ε"]
     if choice.needed is None:
         asked = [(sign, share) for sign, share in asked if not share] or asked
@@ -71,11 +88,8 @@ def _too_few(rule: Cls | Conditional | Crc, choice: Choice, unit: str, lesion: s
         )
     there = f"there {'is' if choice.n == 1 else 'are'} {choice.n or 'none'}"
     needed = _count(choice.needed, f"calibration {unit}")
-    shown = "a lesion" if lesion in ("lesion", "class") else lesion
-    return (
-        f"{_settings(asked)} needs at least {needed} with {shown}, and {there}: T is 0, so everything is "
-        "predicted."
-    )
+    wanted = f"{_settings(asked)} needs at least {needed}{having}"
+    return f"{wanted}, and {there}: T is 0, so everything is predicted."
 
 
 def _shares(rule: Cls | Conditional | Crc) -> list[tuple[str, float]]:

@@ -77,7 +77,9 @@ def test_the_kth_critical_threshold_is_marked() -> None:
     assert figure.get_suptitle() == "Retina"
     heading = said(figure.axes[0])
     assert heading[0] == "vessel"
-    assert heading[1].startswith("In at least 75 % of new images from the same source, at most 20 %")
+    assert heading[1].startswith(
+        "In at least 75 % of new images with a vessel from the same source, at most 20 %"
+    )
 
 
 def test_the_test_split_is_held_against_the_band() -> None:

@@ -298,63 +298,65 @@ MANY = Choice(0.3, 50, 9, 5)
 SAID: list[tuple[Any, Choice, dict[str, Any], str]] = [
     (
         Cls(), MANY, {},
-        "In at least 90 % of new images from the same source, at most 10 % of the lesion is missed. "
-        "Calibrated on 50 images.",
+        "In at least 90 % of new images with a lesion from the same source, at most 10 % of the lesion is "
+        "missed. Calibrated on 50 images.",
     ),
     (
         Cls(epsilon=0.05, alpha=0.07), MANY, {"lesion": "tumour"},
-        "In at least 93 % of new images from the same source, at most 5 % of the tumour is missed. "
-        "Calibrated on 50 images.",
+        "In at least 93 % of new images with a tumour from the same source, at most 5 % of the tumour is "
+        "missed. Calibrated on 50 images.",
     ),
     (
         Cls(epsilon=0), MANY, {},
-        "In at least 90 % of new images from the same source, nothing of the lesion is missed. "
+        "In at least 90 % of new images with a lesion from the same source, nothing of the lesion is missed. "
         "Calibrated on 50 images.",
     ),
     (
         Cls(alpha=0.5), Choice(0.3, 1, 1, 1), {},
-        "In at least 50 % of new images from the same source, at most 10 % of the lesion is missed. "
-        "Calibrated on 1 image.",
+        "In at least 50 % of new images with a lesion from the same source, at most 10 % of the lesion is "
+        "missed. Calibrated on 1 image.",
     ),
     (
         Cls(), MANY, {"lesion": "class", "together": True},
-        "In at least 90 % of new images from the same source, at most 10 % of each class is missed. "
-        "Calibrated on 50 images.",
+        "In at least 90 % of new images with a lesion from the same source, at most 10 % of each class is "
+        "missed. Calibrated on 50 images.",
     ),
     (
         Cls(), MANY, {"unit": "patient", "together": True},
-        "In at least 90 % of new patients from the same source, at most 10 % of the lesion is missed in each "
-        "image. Calibrated on 50 patients.",
+        "In at least 90 % of new patients with a lesion from the same source, at most 10 % of the lesion is "
+        "missed in each image. Calibrated on 50 patients.",
     ),
     (
         Cls(), MANY, {"unit": "group", "lesion": "class", "together": True},
-        "In at least 90 % of new groups from the same source, at most 10 % of each class is missed in each "
-        "image. Calibrated on 50 groups.",
+        "In at least 90 % of new groups with a lesion from the same source, at most 10 % of each class is "
+        "missed in each image. Calibrated on 50 groups.",
     ),
     (
         Conditional(epsilon=0.2, alpha=0.1, delta=0.05), MANY, {},
-        "With 95 % confidence in this calibration: in at least 90 % of new images from the same source, at "
-        "most 20 % of the lesion is missed. Calibrated on 50 images.",
+        "With 95 % confidence in this calibration: in at least 90 % of new images with a lesion from the "
+        "same source, at most 20 % of the lesion is missed. Calibrated on 50 images.",
     ),
     (
         Crc(alpha=0.1), MANY, {},
-        "On average over new images from the same source, at most 10 % of the lesion is missed. A single "
-        "image may miss more. Calibrated on 50 images.",
+        "On average over new images with a lesion from the same source, at most 10 % of the lesion is "
+        "missed. A single image may miss more. Calibrated on 50 images.",
     ),
     (
         Crc(), MANY, {"lesion": "class", "together": True},
-        "On average over new images from the same source, at most 10 % of the lesion is missed, each image "
-        "counted by its worst class. A single image may miss more. Calibrated on 50 images.",
+        "On average over new images with a lesion from the same source, at most 10 % of the lesion is "
+        "missed, each image counted by its worst class. A single image may miss more. Calibrated on 50 images.",
     ),
     (
         Crc(), MANY, {"unit": "patient", "lesion": "tumour", "together": True},
-        "On average over new patients from the same source, at most 10 % of the tumour is missed, each "
-        "patient counted by its worst image. A single patient may miss more. Calibrated on 50 patients.",
+        "On average over new patients with a tumour from the same source, at most 10 % of the tumour is "
+        "missed, each patient counted by its worst image. A single patient may miss more. Calibrated on 50 "
+        "patients.",
     ),
     (
         Crc(), MANY, {"unit": "group", "lesion": "class", "together": True},
-        "On average over new groups from the same source, at most 10 % of the lesion is missed, each group "
-        "counted by its worst image and class. A single group may miss more. Calibrated on 50 groups.",
+        "On average over new groups with a lesion from the same source, at most 10 % of the lesion is "
+        "missed, each group counted by its worst image and class. A single group may miss more. Calibrated on "
+        "50 groups.",
     ),
     (
         Cls(alpha=0.05), Choice(0, 10, 19, 0), {},
@@ -368,8 +370,8 @@ SAID: list[tuple[Any, Choice, dict[str, Any], str]] = [
     ),
     (
         Conditional(), Choice(0, 1, 22, 0), {"unit": "patient", "lesion": "oedema"},
-        "α = 10 % with δ = 10 % needs at least 22 calibration patients with oedema, and there is 1: T is 0, "
-        "so everything is predicted.",
+        "α = 10 % with δ = 10 % needs at least 22 calibration patients with an oedema, and there is 1: T is "
+        "0, so everything is predicted.",
     ),
     (
         Crc(alpha=0.01), Choice(0, 98, 99), {},
@@ -401,6 +403,26 @@ SAID: list[tuple[Any, Choice, dict[str, Any], str]] = [
     (
         Crc(alpha=1), Choice(math.inf, 0, 0), {},
         "α = 100 % promises nothing: all of the lesion may be missed in any new image.",
+    ),
+    (
+        Cls(), MANY, {"lesion": "nucleus", "count_empty": True},
+        "In at least 90 % of new images from the same source, at most 10 % of the nucleus is missed. Images "
+        "without a nucleus count as kept. Calibrated on 50 images.",
+    ),
+    (
+        Crc(), MANY, {"unit": "patient", "count_empty": True},
+        "On average over new patients from the same source, at most 10 % of the lesion is missed, each "
+        "patient counted by its worst image. A single patient may miss more. Patients without a lesion count "
+        "as missing nothing. Calibrated on 50 patients.",
+    ),
+    (
+        Cls(alpha=0.05), Choice(0, 10, 19, 0), {"count_empty": True},
+        "α = 5 % needs at least 19 calibration images, and there are 10: T is 0, so everything is predicted.",
+    ),
+    (
+        Cls(), MANY, {"lesion": "vessels"},
+        "In at least 90 % of new images with vessels from the same source, at most 10 % of the vessels is "
+        "missed. Calibrated on 50 images.",
     ),
 ]  # fmt: skip
 

@@ -39,10 +39,13 @@ def test_a_promise_is_the_rules_own_with_its_words() -> None:
     for rule, words in (
         (
             Cls(epsilon=0.2, alpha=0.1),
-            "In at least 90 % of new images from the same source, at most 20 % of the",
+            "In at least 90 % of new images with a vessel from the same source, at most 20 % of the",
         ),
         (Conditional(epsilon=0.2, alpha=0.2, delta=0.1), "With 90 % confidence in this calibration: in at"),
-        (Crc(alpha=0.25), "On average over new images from the same source, at most 25 % of the vessel is"),
+        (
+            Crc(alpha=0.25),
+            "On average over new images with a vessel from the same source, at most 25 % of the vessel is",
+        ),
     ):
         found = answer(rule, BASIS, ON, together=False)
         assert found.threshold == rule.bind()(UNITS).threshold

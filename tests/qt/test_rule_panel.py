@@ -150,7 +150,7 @@ def test_t_follows_the_promise_until_the_hand_moves_it(
     said(
         qtbot,
         dock,
-        "In at least 90 % of new images from the same source, at most 10 % of the vessel is missed.",
+        "In at least 90 % of new images with a vessel from the same source, at most 10 % of the vessel is missed.",
     )
     said(qtbot, dock, "Calibrated on 28 images.\n3 images without lesion are left out.")
     follows(dock, Cls(), lesions)
@@ -158,7 +158,7 @@ def test_t_follows_the_promise_until_the_hand_moves_it(
     slide(dock, "epsilon", 0.3)
     slide(dock, "alpha", 0.25)
     follows(dock, Cls(epsilon=0.3, alpha=0.25), lesions)
-    assert "In at least 75 % of new images from the same source, at most 30 % of the vessel" in promise(dock)
+    assert "In at least 75 % of new images with a vessel from the same source, at most 30 %" in promise(dock)
     assert dock.rules.rows["epsilon"].field.value() == 0.3
     dock.rules.rows["alpha"].field.setValue(0.125)
     follows(dock, Cls(epsilon=0.3, alpha=0.125), lesions)
@@ -203,7 +203,7 @@ def test_what_cannot_be_promised(qtbot: QtBot, dock: ThresholdDock, viewer: Any,
     dock.choose_probability(layer)
     shown(qtbot, dock)
     choose(dock, "conditional")
-    said(qtbot, dock, "needs at least 22 calibration images with vessel, and there are 12: T is 0")
+    said(qtbot, dock, "needs at least 22 calibration images with a vessel, and there are 12: T is 0")
     follows(dock, Conditional(), lesions)
     (point,) = dock.rules.plot.point.getData()[1]
     assert point == 0.1 < dock.rules.plot.least.value() == pytest.approx(1 - 0.1 ** (1 / 12))
@@ -291,7 +291,7 @@ def test_images_that_are_open_calibrate(
     said(qtbot, dock, "has no calibration")
     assert dock.threshold == 0.5
     dock.rules.calibration.what.setCurrentIndex(OPEN)
-    said(qtbot, dock, "needs at least 9 calibration images with core, and there are 3")
+    said(qtbot, dock, "needs at least 9 calibration images with a core, and there are 3")
     slide(dock, "alpha", 0.25)
     said(qtbot, dock, "of the core is missed. Calibrated on 3 images.")
     follows(dock, Cls(alpha=0.25), lesions, 0)
