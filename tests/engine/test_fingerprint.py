@@ -61,10 +61,57 @@ def test_half_precision_has_a_fingerprint_of_its_own() -> None:
     assert len({fingerprint.weights(nn.Conv2d(1, 1, 1).to(kind)) for kind in kinds}) == 3
 
 
-def test_an_image_is_type_shape_and_bytes() -> None:
+def test_an_image_is_shape_and_values() -> None:
     pixels = np.array([[[1], [2], [515]]], np.uint16)
     said = b"<u2 (1, 3, 1)\n" + bytes([1, 0, 2, 0, 3, 2])
     assert fingerprint.image(pixels) == sha256(said).hexdigest()
+    narrow = np.array([[[1], [2], [255]]])
+    said = b"|u1 (1, 3, 1)\n" + bytes([1, 2, 255])
+    kinds = ("u1", "u2", ">u2", "i4", "i8", "u8", "f2", "f4", "f8")
+    assert {fingerprint.image(narrow.astype(kind)) for kind in kinds} == {sha256(said).hexdigest()}
+
+
+VALUES = {
+    "|u1": [0, 7, 255], "<u2": [0, 256, 65535], "<i2": [-1, 0, 32767], "<i4": [-1, 65535, 2**31 - 1],
+    "<f4": [0.5, 1, float(np.float32(0.1))], "<f8": [0.1, 1, 2],
+}  # fmt: skip
+"""Type → values that it is the first to hold."""
+
+
+@pytest.mark.parametrize("kind", VALUES)
+def test_the_first_type_that_holds_all_values_is_hashed(kind: str) -> None:
+    values = np.array(VALUES[kind], np.float64).reshape(1, 3, 1)
+    expected = sha256(f"{kind} (1, 3, 1)\n".encode() + values.astype(kind).tobytes()).hexdigest()
+    wider = [each for each in VALUES if bool((values.astype(each) == values).all())]
+    assert wider[0] == kind
+    for each in wider:
+        assert fingerprint.image(values.astype(each)) == expected
+        # Rows that still fit a narrower type come first and last.
+        rows = np.concatenate([np.zeros_like(values), values, np.ones_like(values)]).astype(each)
+        assert fingerprint.image_of(np.split(rows, 3), rows.shape, rows.dtype) == fingerprint.image(rows)
+
+
+def test_what_no_smaller_type_holds_keeps_its_own() -> None:
+    large = np.array([[[2**53], [2**53 + 1]]], np.int64)
+    assert fingerprint.image(large) != fingerprint.image(large - 1)
+    assert len({fingerprint.image(large), fingerprint.image(large.astype(np.uint64))}) == 2
+    odd = np.array([[[np.nan], [np.inf]]], np.float32)
+    assert fingerprint.image(odd) == sha256(b"<f4 (1, 2, 1)\n" + odd.tobytes()).hexdigest()
+
+
+@pytest.mark.parametrize("dtype", ["u1", "<u2", ">u2", "f4", "i1"])
+@pytest.mark.parametrize("top", [100, 60_000])
+def test_the_fingerprints_of_older_runs_are_known(dtype: str, top: int) -> None:
+    kind = np.dtype(dtype)
+    pixels = np.random.default_rng(0).integers(0, min(top, 120 if kind.itemsize == 1 else top), (5, 4, 3))
+    pixels = pixels.astype(kind)
+    plain = kind.newbyteorder("<")
+    older = sha256(f"{plain.str} (5, 4, 3)\n".encode() + pixels.astype(plain).tobytes()).hexdigest()
+    known = fingerprint.known_as(np.split(pixels, [2, 3]), pixels.shape, kind)
+    assert known[0] == fingerprint.image(pixels)
+    assert known[-1] == older
+    assert len(known) == 1 + (known[0] != older)
+    assert (len(known) == 1) == (kind == np.uint8 or (kind.itemsize == 2 and top > 255))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
@@ -87,7 +134,7 @@ def test_images_that_differ_are_told_apart() -> None:
     other = pixels.copy()
     other[3, 5, 0] += 1
     images: list[np.ndarray] = [
-        pixels, other, pixels.astype(np.uint16), pixels.astype(np.float32), pixels.reshape(6, 4, 1),
-        pixels.reshape(4, 3, 2), pixels[::-1], pixels.view(np.int8),
+        pixels, other, pixels / np.float32(255), -pixels.astype(np.int16), pixels.reshape(6, 4, 1),
+        pixels.reshape(4, 3, 2), pixels[::-1], pixels.astype(np.uint16) + 256,
     ]  # fmt: skip
     assert len({fingerprint.image(each) for each in images}) == len(images)
