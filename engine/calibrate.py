@@ -17,7 +17,8 @@ import math
 import sys
 import textwrap
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,9 +31,13 @@ from engine.calibration import Calibration
 from engine.calibration_images import Gathered, Images, gathered, of_folder, of_split
 from engine.command import Parser, run
 from engine.data.split import SPLITS
+from engine.disk import is_disk_full
 from engine.errors import InputError
 from engine.promises import Answer, Unit, answered, by, entries, left_out
+from engine.record import RunReader
+from engine.threshold_use import commands, said, worst
 from engine.thresholds import mean_rates, softmax
+from engine.thresholds.rules import least_alpha
 from engine.thresholds.specs import AnyGuarantee, AnyWish, Guarantee, Rule
 from engine.thresholds_file import RULES, ClassEntry, Entry, named_rule
 from engine.trained import Trained
@@ -48,14 +53,9 @@ def main(arguments: Sequence[str]) -> int:
     options = parse(arguments)
     rule = chosen_rule(options)
     trained = Trained.open(options.run, options.checkpoint, options.device).tiled(options.tile)
-    if isinstance(rule, Guarantee):
-        guarantee(trained, rule, options)
-    else:
-        wish(trained, rule, options)
-    print(
-        f"use it: python -m engine.predict {options.run} IMAGES --threshold {options.rule}\n"
-        f"        python -m engine.evaluate {options.run} --threshold {options.rule}"
-    )
+    thresholds_file.check(options.run, options.run / "report")
+    made = guarantee(trained, rule, options) if isinstance(rule, Guarantee) else wish(trained, rule, options)
+    use(trained, made, options)
     return 0
 
 
@@ -67,7 +67,7 @@ def parse(arguments: Sequence[str]) -> Namespace:
     for name in NUMBERS:
         parser.add_argument(f"--{name}", type=float, metavar="SHARE", help=_help(name))
     parser.add_argument(
-        "--data", type=Path, metavar="FOLDER",
+        "--data", metavar="FOLDER",
         help="images and masks that were not trained on, laid out as the run's (default: a split of the run)",
     )  # fmt: skip
     parser.add_argument("--layout", help="of FOLDER, if it is not the run's data.layout")
@@ -97,6 +97,10 @@ def parse(arguments: Sequence[str]) -> Namespace:
     parser.add_argument("--tile", type=int, help="longest side predicted at once, px (default: the run's)")
     parser.add_argument("--no-figures", action="store_true", help="leave out the figure")
     options = parser.parse_args(arguments)
+    if options.data is not None:
+        if not options.data.strip():
+            raise InputError("--data '' names no folder: the path of one with images and masks would work.")
+        options.data = Path(options.data)
     if options.tile is not None and options.tile < 32:
         raise InputError(f"--tile {options.tile} is too small: 32 or more would work.")
     for name in ("layout", "group"):
@@ -160,15 +164,19 @@ def the_images(trained: Trained, options: Namespace, usual: str) -> Images:
 # Rules with a guarantee
 
 
-def guarantee(trained: Trained, rule: AnyGuarantee, options: Namespace) -> None:
-    """Calibrate a promise, look at what it comes to on the test split, and save it all."""
+def guarantee(trained: Trained, rule: AnyGuarantee, options: Namespace) -> Entry:
+    """Calibrate a promise, look at what it comes to on the test split, and save it all. Returns what was
+    chosen."""
     images = the_images(trained, options, "calib")
     found = gathered(trained, shown(images, options), options.size, curves=False)
     unit: Unit = options.unit or ("group" if found.lesions.grouped else "image")
-    tested = test_images(trained, images, found, options)
-    found, tested = by(found, unit), None if tested is None else by(tested, unit)
+    found = by(found, unit)
     together = options.together and len(trained.classes) > 1
-    answers = answered(rule, found, tested, together=together, count_empty=options.count_empty)
+    counted = {"together": together, "count_empty": bool(options.count_empty)}
+    require_enough(rule, answered(rule, found, None, **counted), images, unit)
+    tested = test_images(trained, images, found, options)
+    tested = None if tested is None else by(tested, unit)
+    answers = answered(rule, found, tested, **counted)
     entry = Entry(
         rule=rule,
         together=together,
@@ -177,16 +185,57 @@ def guarantee(trained: Trained, rule: AnyGuarantee, options: Namespace) -> None:
         data=described(images, found, unit, options),
         made=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    # First what may fail for what is there already; each file is replaced in one step.
-    thresholds_file.write(trained.root, entry)
+    # The window asks for each class or for all, and leaves images without lesion out.
     notes = found.notes + left_out(found)
-    calibration.write(trained.root, Calibration(found.lesions, entry.predicted, images.source, unit, notes))
+    kept = Calibration(found.lesions, entry.predicted, images.source, unit, notes)
+    thresholds_file.write(trained.root, entry, kept)
+    notes = found.notes + left_out(found, together=together, count_empty=options.count_empty)
     written = [thresholds_file.FILE, calibration.FILE]
     if not options.no_figures:
-        draw(trained, rule, answers, images, unit)
+        with room(trained.root, written):
+            draw(trained, rule, answers, images, unit)
         written.append(f"report/{picture(rule)}")
-    report(entry, images, unit, notes)
+    report(entry, images, unit, [*notes, *of_the_test(tested), *still_training(trained)])
     print(f"\nwritten in {trained.root}: {', '.join(written)}")
+    return entry
+
+
+def require_enough(rule: AnyGuarantee, answers: Sequence[Answer], images: Images, unit: Unit) -> None:
+    """Refuse to choose T = 0, which predicts everything, because there are too few calibration images.
+
+    Raises:
+        InputError: there are, for one class at least.
+    """
+    few = [answer for answer in answers if not answer.choice.enough]
+    if not few:
+        return
+    answer = min(few, key=lambda answer: answer.choice.n)
+    n, needed = answer.choice.n, answer.choice.needed
+    if needed is None:
+        raise InputError(f"no number of calibration images can promise {thresholds_file.settings(rule)}.")
+    of_class = f" for the class {answer.title}" if len(answers) > 1 else ""
+    lesion = "" if answer.count_empty else " with a lesion"
+    # Rounded up, so that what is said can be kept.
+    alpha = math.ceil(1e4 * least_alpha(n, rule.settings().get("delta"))) / 1e4
+    less = f", or --alpha {alpha:g} or more with these {n}," if n and alpha < 1 else ""
+    raise InputError(
+        f"{thresholds_file.settings(rule)} needs {needed} calibration {unit}s{lesion}, and the {images.source} "
+        f"has {n}{of_class}, so nothing was changed: --data FOLDER with {needed - n} more{less} would work."
+    )
+
+
+@contextmanager
+def room(root: Path, written: Sequence[str]) -> Iterator[None]:
+    """Write the figure. Raises InputError, with what is there nonetheless, if the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        raise InputError(
+            f"the disk of {root} is full: {' and '.join(written)} are written and whole, and only the figure "
+            "is not; free some space and calibrate again for it."
+        ) from error
 
 
 def test_images(trained: Trained, images: Images, found: Gathered, options: Namespace) -> Gathered | None:
@@ -195,8 +244,6 @@ def test_images(trained: Trained, images: Images, found: Gathered, options: Name
         return None
     try:
         tests = of_split(trained, "test")
-        if options.data is not None and not set(tests.groups) - set(found.lesions.names):
-            return None
         return gathered(trained, shown(tests, options), options.size, curves=True, besides=found.digests)
     except InputError as error:
         print(f"the test split is left out: {error}")
@@ -213,6 +260,7 @@ def described(images: Images, found: Gathered, unit: Unit, options: Namespace) -
         "units": len(set(found.lesions.groups)),
         "count_empty": bool(options.count_empty),
         "names": found.lesions.names,
+        "digests": found.digests,
         "fingerprint": found.fingerprint,
     }
 
@@ -237,6 +285,7 @@ def draw(trained: Trained, rule: AnyGuarantee, answers: Sequence[Answer], images
             curves=answer.curves,
             unit=unit,
             lesion=answer.lesion,
+            count_empty=answer.count_empty,
         )
         for answer in answers
     ]
@@ -251,43 +300,90 @@ def picture(rule: AnyGuarantee) -> str:
     return f"guarantee-{rule.name}.png"
 
 
+def of_the_test(tested: Gathered | None) -> list[str]:
+    """Which test images were not looked at, and why, a sentence each."""
+    if tested is None:
+        return []
+    count = len(tested.passed)
+    calibrated = f"{count} test image{'s' * (count != 1)} left out of the test: T is calibrated on {{}}."
+    return [*([calibrated.format("it" if count == 1 else "them")] if count else []), *tested.notes]
+
+
+def still_training(trained: Trained) -> list[str]:
+    """That T is of weights which a run in progress will replace, a sentence if it is."""
+    goes_on = RunReader(trained.root).status() in ("running", "stopping")
+    if not goes_on or trained.file not in ("best", "last"):
+        return []
+    return [
+        f"The run still trains: T belongs to the weights of {trained.file} after epoch {trained.epoch}, and "
+        "is refused once those of a later epoch have taken their place."
+    ]
+
+
 def report(entry: Entry, images: Images, unit: Unit, notes: Sequence[str]) -> None:
     """Print what was chosen, promised, and seen."""
     checkpoint = f"{entry.predicted.checkpoint}, epoch {entry.predicted.epoch}"
     print(f"{entry.settings}, calibrated on {images.source} ({entry.data['images']} images, {checkpoint})")
     for note in notes:
-        print(note)
+        print(textwrap.fill(note, WIDTH, break_on_hyphens=False))
+    counted = any("kept" in each.test for each in entry.classes.values())
     rows = []
     for name, each in entry.classes.items():
         test = each.test
         kept = f"{test['kept']} of {test['n']}" if "kept" in test else "–"
         band = "{} … {}".format(*test["expected"]) if "expected" in test else "–"
         shares = [_cell(test.get(key)) for key in ("fnr", "precision", "precision_at_half")]
-        rows.append([name, str(each.n), f"{each.threshold:.6g}", kept, band, *shares])
-    head = ["class", f"{unit}s", "T", "kept in", "band", "missed", "precision", "at T = 0.5"]
-    print("\n" + tables.text(head, rows))
-    if any(each.test for each in entry.classes.values()):
-        print(
-            f"on the test split: in how many {unit}s the promise was kept, and the band in which that is in "
-            "95 %\nof test splits; mean share missed; mean precision at T, and at 0.5"
-        )
-    else:
-        print("there are no test images to look at")
+        rows.append([name, str(each.n), f"{each.threshold:.6g}", *[kept, band] * counted, *shares])
+    seen = [*["kept in", "band"] * counted, "missed", "precision", "at T = 0.5"]
+    if not any(each.test for each in entry.classes.values()):
+        rows, seen = [row[:3] for row in rows], []
+    print("\n" + tables.text(["class", f"{unit}s", "T", *seen], rows))
+    print(textwrap.fill(legend(entry, images, unit, counted=counted), WIDTH, break_on_hyphens=False))
     say(entry)
+
+
+def legend(entry: Entry, images: Images, unit: Unit, *, counted: bool) -> str:
+    """What the columns of the table say.
+
+    Args:
+        counted: whether it is told in how many units the promise was kept.
+    """
+    if images.split == "test":
+        return "The test images chose T, so none is left to test it."
+    if not any(each.test for each in entry.classes.values()):
+        return "There are no test images to look at."
+    share = f"share missed of {parts}" if (parts := worst(entry)) else "share missed"
+    kept = f"in how many {unit}s the promise was kept, and the band in which that is in 95 % of test splits; "
+    return f"On the test split: {kept * counted}mean {share}; mean precision at T, and at 0.5."
 
 
 def say(entry: Entry) -> None:
     """Print what is promised, or that nothing is."""
-    for name, each in entry.classes.items():
-        words = f"{name}: {each.words}" if len(entry.classes) > 1 else each.words
+    for words in said(entry):
         print("\n" + textwrap.fill(words, WIDTH, break_on_hyphens=False))
+
+
+def use(trained: Trained, entry: Entry, options: Namespace) -> None:
+    """Print the commands that take the threshold, and which does not."""
+    untested = ""
+    try:
+        of_split(trained, "test")
+    except InputError as error:
+        untested = str(error).partition(": ")[0]
+    typed, cannot = commands(
+        entry, options.run, trained.config.prediction.tile, checkpoint=options.checkpoint, untested=untested
+    )
+    for number, line in enumerate(typed):
+        print(f"{'' if number else 'use it:':7} {line}")
+    for reason in cannot:
+        print(f"note: {reason}.")
 
 
 # Rules without a guarantee
 
 
-def wish(trained: Trained, rule: AnyWish, options: Namespace) -> None:
-    """Take the threshold that is best on validation images, and save it."""
+def wish(trained: Trained, rule: AnyWish, options: Namespace) -> Entry:
+    """Take the threshold that is best on validation images, and save it. Returns what was chosen."""
     images = the_images(trained, options, "val")
     found = gathered(trained, shown(images, options), options.size, curves=True)
     if not found.curves:
@@ -309,13 +405,16 @@ def wish(trained: Trained, rule: AnyWish, options: Namespace) -> None:
         rule=rule, together=False, classes=classes, predicted=trained.predicted(options.size),
         data={
             "source": images.source, "root": str(images.dataset.found.root), "unit": "image",
-            "images": len(found.lesions.names), "names": found.lesions.names,
+            "images": len(found.lesions.names), "names": found.lesions.names, "digests": found.digests,
             "fingerprint": found.fingerprint,
         },
         made=datetime.now(UTC).isoformat(timespec="seconds"),
     )  # fmt: skip
     thresholds_file.write(trained.root, entry)
-    print(f"{entry.settings}, chosen on {images.source} ({len(found.lesions.names)} images)\n")
+    print(f"{entry.settings}, chosen on {images.source} ({len(found.lesions.names)} images)")
+    for note in (*found.notes, *of_the_test(tested), *still_training(trained)):
+        print(textwrap.fill(note, WIDTH, break_on_hyphens=False))
+    print()
     rates = ("precision", "recall", "dice")
     rows = []
     for name, each in classes.items():
@@ -324,6 +423,7 @@ def wish(trained: Trained, rule: AnyWish, options: Namespace) -> None:
     print(tables.text(["class", "T", *rates, *(f"test {rate}" for rate in rates)], rows))
     say(entry)
     print(f"\nwritten in {trained.root}: {thresholds_file.FILE}")
+    return entry
 
 
 def _cell(rate: float | None) -> str:

@@ -1,7 +1,7 @@
 """Annotated images, predicted once for a calibration: lesion probabilities, and counts at any threshold."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from engine import fingerprint, scores
 from engine.command import existing
 from engine.data.dataset import Dataset
+from engine.data.layouts import find
 from engine.data.pairs import some
 from engine.data.split import SPLITS
 from engine.data.store import Sample
@@ -32,6 +33,7 @@ class Images:
         indices: of their cases.
         source: in words: "calib split", or the folder.
         split: the run's split that they are, "" of another folder.
+        notes: what a user should know of the folder, a sentence each.
         watched: wraps what is gone through, of so many images: a progress bar.
     """
 
@@ -39,6 +41,7 @@ class Images:
     indices: tuple[int, ...]
     source: str
     split: str = ""
+    notes: tuple[str, ...] = ()
     watched: Callable[[Iterable[Sample], int], Iterable[Sample]] = lambda samples, count: samples
 
     @property
@@ -64,6 +67,7 @@ class Gathered:
         digests: of the decoded images.
         fingerprint: of images and masks together.
         notes: what a user should know, a sentence each.
+        passed: names of the images that were passed over.
     """
 
     lesions: Lesions
@@ -71,6 +75,35 @@ class Gathered:
     digests: tuple[str, ...]
     fingerprint: str
     notes: tuple[str, ...] = ()
+    passed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Names of images that do not count, in order; grows as they are gone through.
+
+    Attributes:
+        passed: wanted elsewhere.
+        seen: of the same pixels as one that the run was trained or validated on.
+        doubles: of the same pixels as an earlier one → its name.
+    """
+
+    passed: list[str] = field(default_factory=list)
+    seen: list[str] = field(default_factory=list)
+    doubles: dict[str, str] = field(default_factory=dict)
+
+    def notes(self, source: str) -> tuple[str, ...]:
+        """Why images were left out, other than those that were passed over, a sentence each."""
+        found = []
+        if self.seen:
+            found.append(
+                f"{some(self.seen, 'image')} of the {source} left out: the run was trained or validated on "
+                "the same pixels."
+            )
+        if self.doubles:
+            pairs = [f"{name} is {first}" for name, first in self.doubles.items()]
+            found.append(f"{some(pairs, 'image')} of the {source} left out: the same image counts once.")
+        return tuple(found)
 
 
 def of_split(trained: Trained, part: str) -> Images:
@@ -79,7 +112,7 @@ def of_split(trained: Trained, part: str) -> Images:
     Raises:
         InputError: it is empty, or its images are gone.
     """
-    dataset = Dataset.open(trained.config.data, trained.info["splits"])
+    dataset = opened(trained, {}, trained.info["splits"])
     if not dataset.splits[part]:
         sizes = ", ".join(f"{name} {len(dataset.splits[name])}" for name in SPLITS)
         raise InputError(
@@ -91,7 +124,7 @@ def of_split(trained: Trained, part: str) -> Images:
 
 
 def of_folder(trained: Trained, folder: Path, layout: str | None, group: str | None) -> Images:
-    """All images of another folder, found by the run's settings.
+    """The images of another folder, found by the run's settings, but for groups that the run has seen.
 
     Args:
         trained: the run.
@@ -99,18 +132,79 @@ def of_folder(trained: Trained, folder: Path, layout: str | None, group: str | N
         layout, group: in place of the run's ``data.layout`` and ``data.group``.
 
     Raises:
-        InputError: nothing that can be read there, or other classes than the run's.
+        InputError: nothing that can be read there, other classes than the run's, or only groups that it
+            was trained or validated on.
     """
-    existing(str(folder))
-    changes = {"root": str(folder.expanduser().resolve())}
-    changes |= {key: value for key, value in (("layout", layout), ("group", group)) if value is not None}
-    dataset = Dataset.open(trained.config.data.model_copy(update=changes))
+    given = {"root": str(existing(str(folder)).resolve()), "layout": layout, "group": group}
+    try:
+        dataset = opened(trained, {name: value for name, value in given.items() if value is not None})
+    except InputError as error:
+        raise InputError(_by_flags(str(error), given, trained.config.data.group)) from error
     if dataset.classes.names != trained.classes:
         raise InputError(
             f"the masks in {folder} have the classes {', '.join(dataset.classes.names)}, and the run "
             f"{trained.root} has {', '.join(trained.classes)}: masks of the run's classes would work."
         )
-    return Images(dataset, tuple(range(len(dataset.found.cases))), str(folder))
+    seen, notes = seen_groups(trained, dataset, folder)
+    indices = [index for index, case in enumerate(dataset.found.cases) if case.group not in seen]
+    if not indices:
+        raise InputError(
+            f"all images in {folder} are of groups that the run {trained.root} was trained or validated on "
+            f"({some(sorted(seen), 'group')}): others, that it has never seen, would work."
+        )
+    return Images(dataset, tuple(indices), str(folder), notes=(*dataset.found.notes, *notes))
+
+
+def opened(
+    trained: Trained, changes: Mapping[str, str], splits: Mapping[str, Sequence[str]] | None = None
+) -> Dataset:
+    """Images that are read as `predict` does: with the run's channels, whatever is most in the folder.
+
+    Args:
+        trained: the run.
+        changes: of its settings ``data.*``.
+        splits: names of the images in each split, if it is not to be divided anew.
+    """
+    data, channels = trained.config.data, trained.channels
+    color = {1: "gray", 3: "rgb"}.get(channels, data.color)
+    dataset = Dataset.open(data.model_copy(update={**changes, "color": color}), splits)
+    return replace(dataset, channels=channels)
+
+
+def _by_flags(message: str, given: Mapping[str, str | None], usual: str | None) -> str:
+    """A message of the data set's settings in words of the flags that stand for them here."""
+    if given["group"] is None and usual is not None and "data.group" in message:
+        return f"the run's {message.removesuffix('.')}; --group REGEX is for another folder's names."
+    for flag in ("root", "layout", "group"):
+        message = message.replace(f"data.{flag}", "--data" if flag == "root" else f"--{flag}")
+    return message
+
+
+def seen_groups(trained: Trained, dataset: Dataset, folder: Path) -> tuple[set[str], tuple[str, ...]]:
+    """Groups of a folder that have the name of one which the run was trained or validated on, and notes.
+
+    New images of a patient who was trained on are like the training images, though no pixel is the same.
+    Nothing but the name can tell; it is taken at its word.
+    """
+    if not trained.info["dataset"].get("grouped"):
+        return set(), ()
+    if not dataset.found.grouped:
+        return set(), (
+            f"The run's images belong to groups, such as patients, and nothing says which in {folder} belong "
+            "together: each counts as a unit of its own; --group REGEX, or an index.csv, would say.",
+        )
+    try:
+        cases = find(trained.config.data).cases
+    except InputError as error:
+        reason = str(error).partition(":")[0]
+        return set(), (f"Whether groups in {folder} were trained on cannot be told: {reason}.",)
+    names = {name for part in ("train", "val") for name in trained.info["splits"][part]}
+    seen = {case.group for case in cases if case.name in names} & {case.group for case in dataset.found.cases}
+    note = (
+        f"{some(sorted(seen), 'group')} of {folder} left out: the run was trained or validated on groups of "
+        "the same name; if these are others, --group REGEX can give them other names."
+    )
+    return seen, (note,) if seen else ()
 
 
 def gathered(
@@ -123,24 +217,17 @@ def gathered(
         images: not trained on.
         size: native, or as the network saw them.
         curves: whether counts at any threshold are wanted too.
-        besides: digests of images that are passed over.
+        besides: digests of images that are passed over, as they calibrated.
 
     Raises:
         InputError: images of another folder that were trained or validated on, or none is left.
     """
     names: list[str] = []
-    copies: list[str] = []
     digests: list[str] = []
     values: list[list[NDArray[Any]]] = []
     kept: list[list[Curve]] = [[] for _ in trained.classes]
-    pixels, whole = 0, sha256()
-    for sample in images.samples:
-        digest = fingerprint.image(sample.image)
-        if digest in besides:
-            continue
-        if is_copy(trained, images, sample.name, digest):
-            copies.append(sample.name)
-            continue
+    pixels, whole, left = 0, sha256(), LeftOut()
+    for sample, digest in counting(trained, images, besides, left):
         made = scores.predict(trained, sample, size == "native", None)
         names.append(sample.name)
         digests.append(digest)
@@ -157,40 +244,76 @@ def gathered(
         if curves and pixels <= MOST_PIXELS:
             for each, p, y in zip(kept, made.p, made.truth, strict=True):
                 each.append(Curve.of(p, y, made.valid))
+    if left.passed and not names:
+        raise InputError(f"all images of the {images.source} that could test T calibrated it.")
     lesions = gather(names, trained.classes, values, images.groups)
     enough = curves and pixels <= MOST_PIXELS
-    notes = (
-        (
-            f"{some(copies, 'image')} of the {images.source} left out: the run was trained or validated on "
-            "the same pixels.",
-        )
-        if copies
-        else ()
-    )
     return Gathered(
-        lesions, tuple(map(tuple, kept)) if enough else (), tuple(digests), whole.hexdigest(), notes
-    )
+        lesions, tuple(map(tuple, kept)) if enough else (), tuple(digests), whole.hexdigest(),
+        images.notes + left.notes(images.source), tuple(left.passed),
+    )  # fmt: skip
 
 
-def is_copy(trained: Trained, images: Images, name: str, digest: str) -> bool:
+def counting(
+    trained: Trained, images: Images, besides: Sequence[str], left: LeftOut
+) -> Iterator[tuple[Sample, str]]:
+    """The images that count, each once, whatever it is called and however it was saved, and their digests.
+
+    Args:
+        trained, images, besides: as for :func:`gathered`.
+        left: told of the others.
+
+    Raises:
+        InputError: as :func:`is_copy`, or images of the same pixels have different masks.
+    """
+    earlier: dict[str, tuple[str, str]] = {}
+    for sample in images.samples:
+        known = fingerprint.known_as([sample.image], sample.image.shape, sample.image.dtype)
+        digest = known[0]
+        if digest in besides:
+            left.passed.append(sample.name)
+            continue
+        if is_copy(trained, images, sample.name, known):
+            left.seen.append(sample.name)
+            continue
+        truth = sha256(sample.labels.tobytes() + (b"" if sample.valid is None else sample.valid.tobytes()))
+        first, its_truth = earlier.setdefault(digest, (sample.name, truth.hexdigest()))
+        if first == sample.name:
+            yield sample, digest
+        elif its_truth == truth.hexdigest():
+            left.doubles[sample.name] = first
+        else:
+            raise InputError(
+                f"{first} and {sample.name} of the {images.source} are the same image with different masks: "
+                "take one of them away."
+            )
+
+
+def is_copy(trained: Trained, images: Images, name: str, known: Sequence[str]) -> bool:
     """Whether an image of the run's own split has the same pixels as one that it was trained or validated on.
+
+    Args:
+        trained, images: the run, and the images.
+        name: of an image.
+        known: its digests, by :func:`engine.fingerprint.known_as`.
 
     Raises:
         InputError: an image of another folder was trained or validated on.
     """
     if images.split == "val":
         return False
-    seen = trained.seen_in(digest)
+    seen = next(filter(None, map(trained.seen_in, known)), None)
     if images.split:
         return seen is not None
-    same = Path(images.source).resolve() == Path(trained.info["dataset"]["root"]).resolve()
+    splits = trained.info["splits"]
+    same = images.dataset.found.root.resolve() == Path(trained.info["dataset"]["root"]).resolve()
     if seen is None and (same or not trained.knows_images):
-        splits = trained.info["splits"]
         seen = next((part for part in ("train", "val") if name in splits[part]), None)
     if seen is not None:
         done = "trained on" if seen == "train" else "validated on, which chose its best checkpoint"
+        own = ", such as its calib split" if splits["calib"] else ""
         raise InputError(
             f"{name} of {images.source} is an image that the run {trained.root} was {done}: a promise needs "
-            "images that the run has never seen, such as its calib split."
+            f"images that the run has never seen{own}."
         )
     return False

@@ -24,6 +24,7 @@ class Answer:
         choice: of the rule.
         test: the units of the test split; None where there is none.
         curves: of the test images, class after class, if they are kept.
+        count_empty: whether units without lesion count.
     """
 
     title: str
@@ -32,6 +33,7 @@ class Answer:
     choice: Choice
     test: Units | None
     curves: tuple[Curve, ...]
+    count_empty: bool = False
 
 
 def answered(
@@ -54,7 +56,7 @@ def answered(
         test = None if tested is None else tested.lesions.units(cls, count_empty=count_empty)
         curves = () if tested is None else tested.curves
         own = [curve for some in (curves if cls is None else curves[cls : cls + 1]) for curve in some]
-        answers.append(Answer(title, lesion, units, rule.bind()(units), test, tuple(own)))
+        answers.append(Answer(title, lesion, units, rule.bind()(units), test, tuple(own), count_empty))
     return answers
 
 
@@ -70,7 +72,10 @@ def entries(
         answer = answers[0] if together else answers[number]
         choice = answer.choice
         curves = tested.curves[number] if tested is not None and tested.curves else ()
-        words = promise(rule, choice, unit=unit, lesion=answer.lesion, together=together or grouped)
+        words = promise(
+            rule, choice, unit=unit, lesion=answer.lesion, together=together or grouped,
+            count_empty=answer.count_empty,
+        )  # fmt: skip
         details = {"rank": choice.rank, "needed": choice.needed}
         made[name] = ClassEntry(
             threshold=choice.threshold, n=choice.n, left_out=answer.units.left_out, words=words,
@@ -103,12 +108,23 @@ def by(found: Gathered, unit: Unit) -> Gathered:
     return replace(found, lesions=replace(found.lesions, groups=found.lesions.names))
 
 
-def left_out(found: Gathered) -> tuple[str, ...]:
-    """A sentence on images without lesion, for each class that is missing in some."""
+def left_out(found: Gathered, *, together: bool = False, count_empty: bool = False) -> tuple[str, ...]:
+    """A sentence on images without lesion, for each class that is missing in some.
+
+    Args:
+        found: calibration images.
+        together: whether one T is for all classes at once. An image counts if it has any of them.
+        count_empty: whether units without lesion count.
+    """
     lesions = found.lesions
+    without = [(lesion_of(name), lesions.without_lesion(cls)) for cls, name in enumerate(lesions.classes)]
+    if together:
+        without = [("lesion", lesions.without_lesion())]
+    whole = len(lesions.names)
     sentences = []
-    for number, name in enumerate(lesions.classes):
-        if empty := lesions.without_lesion(number):
-            has = "has" if len(empty) == 1 else "have"
-            sentences.append(f"{len(empty)} of {len(lesions.names)} images {has} no {lesion_of(name)}.")
+    for lesion, empty in without:
+        if empty:
+            has, counts, are = ("has", "counts", "is") if len(empty) == 1 else ("have", "count", "are")
+            then = f"{counts} as kept" if count_empty else f"{are} left out"
+            sentences.append(f"{len(empty)} of {whole} images {has} no {lesion} and {then}.")
     return tuple(sentences)

@@ -142,7 +142,7 @@ def _draw_bound(axes: Axes, row: GuaranteeRow) -> list[Line2D]:
     return _mark(axes, chosen, bound, "chosen T")
 
 
-def _draw_test(axes: Axes, row: GuaranteeRow) -> list[Line2D]:
+def _draw_test(axes: Axes, row: GuaranteeRow) -> list[Artist]:
     """The distribution of the test units' FNR, and what was promised of it."""
     if row.test is None or not row.test.n:
         axes.set_axis_off()
@@ -162,33 +162,36 @@ def _draw_test(axes: Axes, row: GuaranteeRow) -> list[Line2D]:
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
     _scale(axes, "y")
     axes.axvline(bound, color=FAINT, linewidth=0.9, linestyle="--")
-    return line + (_draw_mean if isinstance(row.rule, Crc) else _draw_kept)(axes, row, fnr)
+    return [*line, *(_draw_mean if isinstance(row.rule, Crc) else _draw_kept)(axes, row, fnr)]
 
 
-def _draw_kept(axes: Axes, row: GuaranteeRow, fnr: Floats) -> list[Line2D]:
+def _draw_kept(axes: Axes, row: GuaranteeRow, fnr: Floats) -> list[Artist]:
     assert not isinstance(row.rule, Crc)
     epsilon = row.rule.epsilon
     _over(axes, epsilon, "ε", "center")
     axes.axhline(1 - row.rule.alpha, color=FAINT, linewidth=0.9, linestyle="--")
     _beside(axes, 1 - row.rule.alpha, "1 − α")
     count = count_kept(row, fnr)
-    band = []
+    band: list[Artist] = []
     if not row.silent:
         share = f"share kept in {percent(LEVEL)} of splits"
-        band = _bar(axes, [epsilon, epsilon], [count.low / count.of, count.high / count.of], share)
+        band = _bar(axes, epsilon, (count.low / count.of, count.high / count.of), share)
     few = {"label": "share that keeps ε: too few", "colour": MISSED}
     style = few if count.short else {"label": "share that keeps ε"}
-    return band + _mark(axes, epsilon, count.kept / count.of, marker="D", **style)
+    return [*band, *_mark(axes, epsilon, count.kept / count.of, marker="D", **style)]
 
 
-def _draw_mean(axes: Axes, row: GuaranteeRow, fnr: Floats) -> list[Line2D]:
+def _draw_mean(axes: Axes, row: GuaranteeRow, fnr: Floats) -> list[Artist]:
+    """Upright, as a mean has no share of units as its height."""
     _over(axes, row.rule.alpha, "α", "center")
     low, high = mean_interval(fnr, LEVEL)
-    band = []
+    band: list[Artist] = []
     if not (row.silent or math.isnan(low)):
-        ends = [max(low, 0), min(high, axes.get_xlim()[1])]
-        band = _bar(axes, ends, [0.5, 0.5], f"its {percent(LEVEL)} interval")
-    return _mark(axes, float(fnr.mean()), 0.5, "mean FNR", marker="D") + band
+        ends = max(low, 0), min(high, axes.get_xlim()[1])
+        style: dict[str, Any] = {"color": CHOSEN, "alpha": 0.25, "linewidth": 0, "zorder": 0.5}
+        band = [axes.axvspan(*ends, label=f"its {percent(LEVEL)} interval", **style)]
+    line = axes.axvline(float(fnr.mean()), color=CHOSEN, linewidth=1.6, label="mean FNR", clip_on=False)
+    return [line, *band]
 
 
 def _draw_cost(axes: Axes, row: GuaranteeRow) -> list[Line2D]:
@@ -275,10 +278,11 @@ def _mark(
     )  # fmt: skip
 
 
-def _bar(axes: Axes, x: Sequence[float], y: Sequence[float], label: str) -> list[Line2D]:
-    """What is to be expected."""
-    style: dict[str, Any] = {"linewidth": 5, "alpha": 0.4, "solid_capstyle": "butt", "clip_on": False}
-    return axes.plot(x, y, color=CHOSEN, zorder=3, label=label, **style)
+def _bar(axes: Axes, x: float, ends: tuple[float, float], label: str) -> list[Artist]:
+    """What is to be expected: broader than a mark on it, and closed, so that it is seen however short."""
+    style: dict[str, Any] = {"color": CHOSEN, "zorder": 3, "clip_on": False}
+    axes.plot([x, x], ends, marker="_", markersize=13, markeredgewidth=1.2, linewidth=0, **style)
+    return list(axes.plot([x, x], ends, linewidth=11, alpha=0.3, solid_capstyle="butt", label=label, **style))
 
 
 def _over(axes: Axes, x: float, label: str, align: str, colour: str = INK) -> None:

@@ -13,12 +13,13 @@ from engine.thresholds import (
     Units,
     kept_band,
     kept_chance,
+    mean_bound,
     mean_interval,
     mean_rates,
     promise,
 )
 from engine.thresholds.specs import Cls, Conditional, Crc
-from engine.thresholds.words import percent
+from engine.thresholds.words import one, percent
 
 Floats = NDArray[np.float64]
 
@@ -26,6 +27,8 @@ USUAL = 0.5
 """The threshold that is taken where nobody chooses one."""
 LEVEL = 0.95
 """Of bands and intervals."""
+SLACK = 0.1
+"""Share of α by which CRC's bound at T must fall short of it to be explained."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class GuaranteeRow:
         curves: of the test images (and classes), for precision and recall; may be empty.
         unit: what is counted: "image", "group", "patient" …
         lesion: what must not be missed.
+        count_empty: whether units without lesion count.
     """
 
     title: str
@@ -51,6 +55,14 @@ class GuaranteeRow:
     curves: Sequence[Curve] = ()
     unit: str = "image"
     lesion: str = "lesion"
+    count_empty: bool = False
+
+    @property
+    def tied(self) -> int:
+        """How many other critical thresholds equal T: units at T are kept, so that ties keep more."""
+        if isinstance(self.rule, Crc) or self.silent or not self.choice.enough:
+            return 0
+        return int((self.units.critical(self.rule.epsilon) == self.choice.threshold).sum()) - 1
 
     @property
     def silent(self) -> bool:
@@ -93,7 +105,10 @@ def count_kept(row: GuaranteeRow, fnr: Floats) -> Kept:
 def promised(row: GuaranteeRow) -> str:
     """The promise (:func:`engine.thresholds.promise`)."""
     together = any(len(unit) > 1 for unit in row.units.values)
-    return promise(row.rule, row.choice, unit=row.unit, lesion=row.lesion, together=together)
+    return promise(
+        row.rule, row.choice, unit=row.unit, lesion=row.lesion, together=together,
+        count_empty=row.count_empty,
+    )  # fmt: skip
 
 
 def of_calibration(row: GuaranteeRow) -> str:
@@ -107,10 +122,20 @@ def of_calibration(row: GuaranteeRow) -> str:
     if math.isinf(choice.threshold):
         return f"{threshold}, which predicts nothing: everything may be missed."
     if choice.rank is None:
-        return f"{threshold}, the highest whose bound is at most α = {row.rule.alpha:.4g}."
+        return f"{threshold}, the highest whose bound is at most α = {row.rule.alpha:.4g}{_leap(row)}."
     if choice.n == 1:
         return f"{threshold}, the only critical threshold."
-    return f"{threshold}, the {_ordinal(choice.rank)} of {choice.n} critical thresholds."
+    tied = f"; {row.tied} {'other equals' if row.tied == 1 else 'others equal'} it" if row.tied else ""
+    return f"{threshold}, the {_ordinal(choice.rank)} of {choice.n} critical thresholds{tied}."
+
+
+def _leap(row: GuaranteeRow) -> str:
+    """What CRC's bound is at T and above, where it leaps over α: many lesion probabilities equal T."""
+    threshold = row.choice.threshold
+    at = mean_bound(row.units, threshold)
+    if row.rule.alpha - at <= SLACK * row.rule.alpha:
+        return ""
+    return f": {at:.2g} at T, {mean_bound(row.units, math.nextafter(threshold, 2)):.2g} above it"
 
 
 def of_test(row: GuaranteeRow) -> str:
@@ -118,7 +143,7 @@ def of_test(row: GuaranteeRow) -> str:
     if row.test is None:
         return f"There are no test {row.unit}s."
     if row.test.n == 0:
-        return f"No test {row.unit} has a {row.lesion}."
+        return f"No test {row.unit} has {one(row.lesion)}."
     fnr = row.test.fnr(row.choice.threshold)
     if isinstance(row.rule, Crc):
         found = f"Mean FNR {fnr.mean():.2g}" if row.silent else f"Mean FNR of {row.test.n}: {fnr.mean():.2g}"
@@ -134,6 +159,8 @@ def of_test(row: GuaranteeRow) -> str:
         if count.short:
             chance = percent(count.chance) if count.chance >= 1e-4 else f"below {percent(1e-4)}"
             judged += f" Chance of so few: {chance}."
+        elif row.tied and count.kept > (1 - row.rule.alpha) * count.of:
+            judged += f" More than 1 − α = {percent(1 - row.rule.alpha)}, as those that tie at T are kept."
     if row.silent:
         judged = ": T = ∞ promises nothing." if row.choice.threshold else ": T = 0 misses nothing."
     return found + judged

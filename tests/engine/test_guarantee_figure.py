@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Callable
 
+import matplotlib.colors
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
@@ -12,7 +13,7 @@ from matplotlib.text import Text
 
 from engine import figures
 from engine.errors import InputError
-from engine.figures import GuaranteeRow, colours, guarantee
+from engine.figures import GuaranteeRow, colours, guarantee, guarantees
 from engine.figures.verdicts import count_kept, of_calibration, of_cost, of_test
 from engine.thresholds import Curve, Units, kept_band, kept_chance, mean_bound, mean_interval, mean_rates
 from engine.thresholds.specs import Cls, Conditional, Crc
@@ -99,6 +100,53 @@ def test_the_test_split_is_held_against_the_band() -> None:
     assert {"ε", "1 − α"} <= set(said(axes))
 
 
+def test_what_is_expected_is_seen_behind_what_is_found() -> None:
+    """Pixels of the band and of its ends, however narrow it is, that the diamond in its middle leaves free."""
+    for made in (row(Cls(epsilon=0.2, alpha=0.1), m=4), row(Cls(epsilon=0.2, alpha=0.01), n=200, m=3)):
+        count = count_kept(made, made.test.fnr(made.choice.threshold))
+        assert count.kept == count.high
+        figure = guarantee([made])
+        axes = panels(figure)[1]
+        figure.canvas.draw()
+        place = axes.transData.transform((0.2, count.kept / count.of))
+        x, y = int(place[0]), int(figure.bbox.height - place[1])
+        shown = np.asarray(figure.canvas.buffer_rgba())[y - 4 : y + 4, x - 30 : x + 30, :3].astype(int)
+        ours = np.abs(shown - 255 * np.array(matplotlib.colors.to_rgb(guarantees.CHOSEN))).sum(2) < 90
+        # The diamond ends some pixels from its middle; the end of the band reaches further to both sides.
+        scale = figure.dpi / 72
+        wide = np.flatnonzero(ours.any(0)) - 30
+        assert wide.min() < -5 * scale
+        assert wide.max() > 5 * scale
+
+
+def test_ties_at_t_are_said_to_keep_more() -> None:
+    level = np.float32(0.75)
+    calibration = Units(tuple((np.array([value], np.float32),) for value in [0.1, *[level] * 7, 0.9, 0.95]))
+    tests = Units(((np.array([level]),),) * 12)
+    rule = Cls(epsilon=0, alpha=0.4)
+    made = GuaranteeRow("vessel", rule, rule.bind()(calibration), calibration, tests)
+    assert made.choice.threshold == level
+    assert made.tied == 6
+    assert of_calibration(made) == "T = 0.75, the 4th lowest of 10 critical thresholds; 6 others equal it."
+    assert of_test(made).endswith("More than 1 − α = 60 %, as those that tie at T are kept.")
+    bound = Crc(alpha=0.4)
+    made = GuaranteeRow("vessel", bound, bound.bind()(calibration), calibration, tests)
+    # At T one of ten is missed, above it eight: (1 + 1) / 11 and (8 + 1) / 11.
+    assert of_calibration(made) == (
+        "T = 0.75, the highest whose bound is at most α = 0.4: 0.18 at T, 0.82 above it."
+    )
+    smooth = row(Cls(epsilon=0.2, alpha=0.25))
+    assert smooth.tied == 0
+    assert "tie" not in of_test(smooth)
+    assert row(Cls(alpha=1)).tied == row(Cls(alpha=0.01), n=7).tied == row(Crc()).tied == 0
+
+
+def test_counted_empty_units_are_said_in_the_heading() -> None:
+    heading = said(guarantee([row(Cls(), count_empty=True)]).axes[0])[1]
+    assert heading.startswith("In at least 90 % of new images from the same source")
+    assert "Images without a vessel count as kept." in heading
+
+
 def test_too_few_kept_are_said_with_their_chance_and_shown_in_another_colour() -> None:
     hard = units(12, seed=1, power=4)
     made = row(Cls(epsilon=0.1, alpha=0.1), test=hard)
@@ -167,8 +215,11 @@ def test_crc_shows_its_bound_and_the_mean() -> None:
     assert bound[at + 1, 0] == np.nextafter(chosen, 2)
     assert labelled(calibration, "chosen T").tolist() == [[chosen, mean_bound(made.units, chosen)]]
     low, high = mean_interval(fnr)
-    np.testing.assert_allclose(labelled(test, "mean FNR"), [[fnr.mean(), 0.5]])
-    np.testing.assert_allclose(labelled(test, "its 95 % interval")[:, 0], [low, high])
+    # Upright from end to end: the mean has no height.
+    np.testing.assert_allclose(labelled(test, "mean FNR"), [[fnr.mean(), 0], [fnr.mean(), 1]])
+    (band,) = [patch for patch in test.patches if patch.get_label() == "its 95 % interval"]
+    corners = band.get_window_extent().transformed(test.transData.inverted())
+    np.testing.assert_allclose([corners.x0, corners.x1, corners.y0, corners.y1], [low, high, 0, 1], atol=1e-9)
     interval = f"95 % interval {low:.2g} to {high:.2g}"
     assert f"Mean FNR of 12: {fnr.mean():.2g} ({interval}); promised is α = 0.2." in said(test)
     assert "A single image may miss more." in said(figure.axes[0])[1]

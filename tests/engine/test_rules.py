@@ -344,7 +344,8 @@ SAID: list[tuple[Any, Choice, dict[str, Any], str]] = [
     (
         Crc(), MANY, {"lesion": "class", "together": True},
         "On average over new images with a lesion from the same source, at most 10 % of the lesion is "
-        "missed, each image counted by its worst class. A single image may miss more. Calibrated on 50 images.",
+        "missed, each image counted by its worst class. A single image may miss more. Calibrated on "
+        "50 images.",
     ),
     (
         Crc(), MANY, {"unit": "patient", "lesion": "tumour", "together": True},
@@ -355,8 +356,8 @@ SAID: list[tuple[Any, Choice, dict[str, Any], str]] = [
     (
         Crc(), MANY, {"unit": "group", "lesion": "class", "together": True},
         "On average over new groups with a lesion from the same source, at most 10 % of the lesion is "
-        "missed, each group counted by its worst image and class. A single group may miss more. Calibrated on "
-        "50 groups.",
+        "missed, each group counted by its worst image and class. A single group may miss more. Calibrated "
+        "on 50 groups.",
     ),
     (
         Cls(alpha=0.05), Choice(0, 10, 19, 0), {},

@@ -150,7 +150,8 @@ def test_t_follows_the_promise_until_the_hand_moves_it(
     said(
         qtbot,
         dock,
-        "In at least 90 % of new images with a vessel from the same source, at most 10 % of the vessel is missed.",
+        "In at least 90 % of new images with a vessel from the same source, at most 10 % of the vessel is "
+        "missed.",
     )
     said(qtbot, dock, "Calibrated on 28 images.\n3 images without lesion are left out.")
     follows(dock, Cls(), lesions)
