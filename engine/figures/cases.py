@@ -29,6 +29,7 @@ from engine.figures.page import (
     shorten,
     swatch,
 )
+from engine.figures.views import View, view
 
 TEXT = 1.35
 """Inches for the words beside a row."""
@@ -39,8 +40,24 @@ CHARACTERS, BOLD = 24, 17
 
 
 @dataclass(frozen=True)
+class Volume:
+    """What is said of a volume of which a slice is shown.
+
+    Attributes:
+        place: which slice it is, such as "slice 23 of 35, axis z".
+        dice: of each class, NaN where not defined.
+        missed, false: voxels, over all classes.
+    """
+
+    place: str
+    dice: tuple[float, ...]
+    missed: int
+    false: int
+
+
+@dataclass(frozen=True)
 class Panel:
-    """One image to show.
+    """One image to show, or a slice of a volume; :meth:`of` makes it of either.
 
     Attributes:
         name: of the image.
@@ -48,6 +65,8 @@ class Panel:
         truth, prediction: bool (C, H, W).
         valid: bool (H, W), or None where every pixel counts.
         caption: a few words to stand beside it, or "".
+        aspect: height of a pixel over its width.
+        volume: that this is a slice of, or None.
     """
 
     name: str
@@ -56,10 +75,58 @@ class Panel:
     prediction: Mask
     valid: Mask | None = None
     caption: str = ""
+    aspect: float = 1.0
+    volume: Volume | None = None
+
+    @classmethod
+    def of(
+        cls, name: str, image: NDArray[Any], truth: Mask, prediction: Mask, valid: Mask | None = None,
+        seen: View | None = None,
+    ) -> "Panel":  # fmt: skip
+        """An image (H, W, channels) as it is, or the slice of a volume (D, H, W, channels) that shows most.
+
+        Args:
+            name: of the image.
+            image: (*S, channels).
+            truth, prediction: bool (C, *S).
+            valid: bool (*S), or None.
+            seen: how a volume is looked at; without it across z, as nothing is known of its voxels.
+        """
+        if truth.ndim == 3:
+            return cls(name, image, truth, prediction, valid)
+        seen = seen or view(truth, prediction, valid)
+        scores = tuple(dice(truth, prediction, valid))
+        whole = Volume(seen.words, scores, *miscounted(truth, prediction, valid))
+        # Copies, as a slice that is only looked at would keep its volume in memory.
+        cut = None if valid is None else seen.of(valid).copy()
+        truth, prediction = seen.of(truth, 1).copy(), seen.of(prediction, 1).copy()
+        return cls(name, seen.of(image).copy(), truth, prediction, cut, "", seen.aspect, whole)
+
+    @property
+    def dice(self) -> tuple[float, ...]:
+        """Of each class, of the whole image or volume; NaN where truth and prediction are both empty."""
+        if self.volume is not None:
+            return self.volume.dice
+        return tuple(dice(self.truth, self.prediction, self.valid))
+
+    @property
+    def missed_and_false(self) -> tuple[int, int]:
+        """Pixels or voxels of the whole that are missed, and falsely found."""
+        if self.volume is not None:
+            return self.volume.missed, self.volume.false
+        return miscounted(self.truth, self.prediction, self.valid)
+
+    @property
+    def proportion(self) -> float:
+        """Height over width, as it is shown."""
+        _, rows, columns = self.truth.shape
+        return float(self.aspect * rows / columns)
 
 
 def panels(cases: Sequence[Panel], title: str = "", *, names: Sequence[str] = ()) -> Figure:
     """A row an image: image, truth, prediction, errors over the image, and its Dice.
+
+    Of a volume a slice is shown, and its words and Dice are the whole volume's.
 
     Args:
         cases: at least one, all with the same classes.
@@ -77,7 +144,7 @@ def panels(cases: Sequence[Panel], title: str = "", *, names: Sequence[str] = ()
     width = WIDE if max(max(case.truth.shape[1:]) for case in cases) >= LARGE else WIDTH
     cell = (width - TEXT) / 4 - 2 * PAD
     heights = [
-        max(cell * min(case.truth.shape[1] / case.truth.shape[2], 2.0), LINE * (len(name) + len(words) + 1))
+        max(cell * min(case.proportion, 2.0), LINE * (len(name) + len(words) + 1))
         for case, (name, words) in zip(cases, notes, strict=True)
     ]
     figure = page(width, sum(heights) + 2 * PAD * len(cases) + (0.65 if title else 0.45), title)
@@ -91,25 +158,38 @@ def panels(cases: Sequence[Panel], title: str = "", *, names: Sequence[str] = ()
 
 
 def dice(truth: Mask, prediction: Mask, valid: Mask | None = None) -> list[float]:
-    """Of each class of bool (C, H, W); NaN where truth and prediction are both empty."""
+    """Of each class of bool (C, *S); NaN where truth and prediction are both empty."""
     if valid is not None:
         truth, prediction = truth & valid, prediction & valid
-    both = (truth & prediction).sum(axis=(1, 2))
-    total = truth.sum(axis=(1, 2)) + prediction.sum(axis=(1, 2))
+    count = len(truth)
+    both = (truth & prediction).reshape(count, -1).sum(axis=1)
+    total = truth.reshape(count, -1).sum(axis=1) + prediction.reshape(count, -1).sum(axis=1)
     return [2 * int(b) / int(t) if t else math.nan for b, t in zip(both, total, strict=True)]
+
+
+def miscounted(truth: Mask, prediction: Mask, valid: Mask | None = None) -> tuple[int, int]:
+    """Pixels or voxels of bool (C, *S) that are missed and falsely found, over all classes, where they
+    count."""
+    missed, false = truth & ~prediction, prediction & ~truth
+    if valid is not None:
+        missed, false = missed & valid, false & valid
+    return int(missed.sum()), int(false.sum())
 
 
 def _notes(case: Panel, names: Sequence[str]) -> tuple[list[str], list[str]]:
     """The paragraphs beside a row: its name, and the rest."""
-    scores = [
-        "undefined" if math.isnan(d) else f"{d:.3f}" for d in dice(case.truth, case.prediction, case.valid)
-    ]
+    scores = ["undefined" if math.isnan(d) else f"{d:.3f}" for d in case.dice]
     if len(scores) == 1:
         lines = [f"Dice {scores[0]}"]
     else:
         room = CHARACTERS - 7
         lines = ["Dice", *(f"{s}  {shorten(n, room)}" for n, s in zip(names, scores, strict=True))]
-    return _two_lines(case.name), lines + textwrap.wrap(case.caption, CHARACTERS)
+    place = case.volume.place if case.volume is not None else ""
+    return _two_lines(case.name), [
+        *lines,
+        *textwrap.wrap(place, CHARACTERS),
+        *textwrap.wrap(case.caption, CHARACTERS),
+    ]
 
 
 def _two_lines(name: str) -> list[str]:
@@ -129,7 +209,7 @@ def _draw_row(axes: Any, case: Panel, words: tuple[list[str], list[str]], *, hea
         errors(case.image, case.truth, case.prediction, case.valid),
     )
     for panel, shown, title in zip(axes, pictures, titles, strict=False):
-        image_axes(panel, shown, title)
+        image_axes(panel, shown, title, aspect=case.aspect)
     _write(axes[4], *words)
 
 

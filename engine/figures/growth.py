@@ -23,6 +23,7 @@ from engine.figures.page import (
     shorten,
     swatch,
 )
+from engine.figures.views import View, view
 from engine.record import RunReader
 
 ZOOMED = 192
@@ -36,7 +37,8 @@ class Growth:
     """A watched image in two dimensions, with the masks of the epochs that are shown.
 
     Attributes:
-        name: of the image, with its slice where it is a volume.
+        name: of the image.
+        place: which slice it is of a volume, or "".
         image: (H, W, channels).
         truth: bool (C, H, W).
         valid: bool (H, W).
@@ -45,9 +47,11 @@ class Growth:
         added: int (k, C) pixels added, of a volume in all its slices.
         unit: what they are, "px" or "voxels".
         changes: number of epochs in which the mask was another than in the epoch before.
+        aspect: height of a pixel over its width.
     """
 
     name: str
+    place: str
     image: NDArray[Any]
     truth: Mask
     valid: Mask
@@ -56,6 +60,7 @@ class Growth:
     added: NDArray[np.int64]
     unit: str
     changes: int
+    aspect: float = 1.0
 
 
 Box = tuple[slice, slice]
@@ -108,11 +113,28 @@ def read_growth(run: RunReader, item: int, count: int) -> Growth:
     added = added_to(truth, modulated, valid)
     image, name, unit = np.asarray(group["image"]), str(group.attrs["name"]), "px"
     counts = added.reshape(*added.shape[:2], -1).sum(axis=2)
+    place, aspect = "", 1.0
     if truth.ndim == 4:
-        at = _fullest(np.logical_or.reduce(added) if added.any() else truth)
-        name, unit = f"{name}, slice {at + 1} of {truth.shape[1]}", "voxels"
-        image, truth, valid, modulated = image[at], truth[:, at], valid[at], modulated[:, :, at]
-    return Growth(name, image, truth, valid, tuple(epochs), modulated, counts, unit, len(changed))
+        seen = watched_view(group, np.logical_or.reduce(added) if added.any() else truth)
+        place, unit, aspect = seen.words, "voxels", seen.aspect
+        image, truth, valid, modulated = (
+            seen.of(array, first) for array, first in ((image, 0), (truth, 1), (valid, 0), (modulated, 2))
+        )
+    return Growth(
+        name, place, image, truth, valid, tuple(epochs), modulated, counts, unit, len(changed), aspect
+    )
+
+
+def watched_view(group: Any, truth: Mask, prediction: Mask | None = None) -> View:
+    """The slice of a watched volume that shows most of bool (C, D, H, W), as :func:`views.view` chooses it.
+
+    Args:
+        group: its zarr group, whose attributes may hold `spacing` and `affine`.
+        truth, prediction: what shall be seen.
+    """
+    spacing, affine = group.attrs.get("spacing"), group.attrs.get("affine")
+    oriented = None if affine is None else np.asarray(affine, np.float64)
+    return view(truth, prediction, np.asarray(group["valid"]), spacing, oriented)
 
 
 def changes(modulated: Any, truth: Mask, finished: list[int]) -> list[int]:
@@ -136,11 +158,6 @@ def evenly(values: list[int], count: int) -> list[int]:
     return [values[index] for index in np.linspace(0, len(values) - 1, count).round().astype(int)]
 
 
-def _fullest(masks: Mask) -> int:
-    """The slice of (C, D, H, W) that holds most."""
-    return int(masks.sum(axis=(0, 2, 3)).argmax())
-
-
 def _busiest(grown: Growth, number: int) -> Box:
     """The crop with most pixels added to a class, over the epochs shown; without any, with most truth."""
     truth = grown.truth[number]
@@ -161,9 +178,9 @@ def _grid(grown: Growth, rows: list[tuple[int, Box | None]], columns: int) -> tu
     labels = 0.2 * (len(grown.truth) > 1)
     cell = (page_width - labels) / columns - 2 * PAD
     shapes = [(height, width) if box is None else (min(CROP, height), min(CROP, width)) for _, box in rows]
-    heights = [cell * min(tall / wide, 2.0) for tall, wide in shapes]
+    heights = [cell * min(grown.aspect * tall / wide, 2.0) for tall, wide in shapes]
     counts = 0.17 * sum(box is None for _, box in rows)
-    title = f"{shorten(grown.name, 60)}: mask that the loss saw"
+    title = f"{shorten(grown.name, 60)}{grown.place and ', '}{grown.place}: mask that the loss saw"
     title += "" if grown.changes else " (the truth, in every epoch)"
     figure = page(page_width, sum(heights) + counts + 2 * PAD * len(rows) + 0.65, title)
     axes = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
@@ -175,13 +192,14 @@ def _draw_row(axes: Any, grown: Growth, number: int, box: Box | None, *, heading
     cut = box or (slice(None), slice(None))
     image, valid, truth = grown.image[cut], grown.valid[cut], grown.truth[number][cut]
     whole = picture(grown.image, grown.valid)
-    image_axes(axes[0], whole[cut], "image" if heading else "")
-    image_axes(axes[1], classes(truth[None], valid), "truth" if heading else "")
+    aspect = grown.aspect
+    image_axes(axes[0], whole[cut], "image" if heading else "", aspect=aspect)
+    image_axes(axes[1], classes(truth[None], valid), "truth" if heading else "", aspect=aspect)
     for column, epoch in enumerate(grown.epochs):
         mask = grown.modulated[column, number][cut]
         below = f"+{grown.added[column, number]:,} {grown.unit}" if box is None else ""
         title = f"epoch {epoch}" if heading else ""
-        image_axes(axes[column + 2], growth(image, truth, mask, valid), title, below)
+        image_axes(axes[column + 2], growth(image, truth, mask, valid), title, below, aspect)
     if box is None and max(grown.truth.shape[1:]) >= ZOOMED:
         _outline(axes, _busiest(grown, number))
 

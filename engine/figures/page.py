@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from engine.disk import replacing
 from engine.figures.colours import FAINT, IGNORED, INK
 from engine.figures.overlay import Picture
 
@@ -41,9 +42,10 @@ def page(width: float, height: float, title: str = "") -> Figure:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a PNG, with the margins cut off; folders are made."""
+    """Write or replace a PNG in one step, with the margins cut off; folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.05)
+    with replacing(path, durable=False, apart=True) as file:
+        figure.savefig(file, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.05)
 
 
 def plot_axes(axes: Axes, title: str, ylabel: str) -> None:
@@ -59,9 +61,9 @@ def plot_axes(axes: Axes, title: str, ylabel: str) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
 
 
-def image_axes(axes: Axes, picture: Picture, title: str = "", below: str = "") -> None:
-    """Show a picture at its aspect, without ticks."""
-    axes.imshow(picture, interpolation="antialiased", aspect="equal", vmin=0, vmax=1)
+def image_axes(axes: Axes, picture: Picture, title: str = "", below: str = "", aspect: float = 1.0) -> None:
+    """Show a picture without ticks; aspect is the height of a pixel over its width."""
+    axes.imshow(picture, interpolation="antialiased", aspect=aspect, vmin=0, vmax=1)
     axes.set_anchor("N")
     axes.set_xticks([])
     axes.set_yticks([])

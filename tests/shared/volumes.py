@@ -32,7 +32,8 @@ def blobs(
     labels = np.zeros(shape, np.uint8)
     grid = np.indices(shape)
     for label in range(1, classes + 1):
-        middle = [rng.uniform(0.3, 0.7) * length for length in shape]
+        middle = [rng.uniform(0.35, 0.65) * length for length in shape]
+        middle[2] = (label - rng.uniform(0.4, 0.6)) / classes * shape[2]  # side by side along x
         radii = [max(2.0, rng.uniform(0.15, 0.3) * length) for length in shape]
         inside = sum(
             ((axis - centre) / radius) ** 2 for axis, centre, radius in zip(grid, middle, radii, strict=True)
