@@ -217,10 +217,10 @@ def require_enough(rule: AnyGuarantee, answers: Sequence[Answer], images: Images
     lesion = "" if answer.count_empty else " with a lesion"
     # Rounded up, so that what is said can be kept.
     alpha = math.ceil(1e4 * least_alpha(n, rule.settings().get("delta"))) / 1e4
-    less = f", or --alpha {alpha:g} or more with these {n}," if n and alpha < 1 else ""
+    less = f", or --alpha {alpha:g} with these," if n and alpha < 1 else ""
     raise InputError(
-        f"{thresholds_file.settings(rule)} needs {needed} calibration {unit}s{lesion}, and the {images.source} "
-        f"has {n}{of_class}, so nothing was changed: --data FOLDER with {needed - n} more{less} would work."
+        f"{thresholds_file.settings(rule)} needs {needed} calibration {unit}s{lesion}, and {images.place} has "
+        f"{n}{of_class}: --data FOLDER with as many{less} would work; nothing was changed."
     )
 
 

@@ -5,7 +5,9 @@ threshold of any rule, and the fingerprints of what predicted them.
 """
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,11 @@ class Predicted:
             other: what predicted the probabilities that are to be thresholded.
         """
         if self.weights != other.weights:
+            if (self.checkpoint, self.epoch) == (other.checkpoint, other.epoch):
+                return (
+                    "it was made with other weights, though these are also "
+                    f"{self.checkpoint}'s after epoch {self.epoch}"
+                )
             return (
                 f"it was made with the weights of {self.checkpoint} after epoch {self.epoch}, and these "
                 f"are {other.checkpoint}'s after epoch {other.epoch}"
@@ -77,6 +84,16 @@ class Calibration:
 
 def write(run: Path, calibration: Calibration) -> None:
     """Write or replace RUN/calibration.npz in one step."""
+    with replaced(run, calibration):
+        pass
+
+
+@contextmanager
+def replaced(run: Path, calibration: Calibration) -> Iterator[None]:
+    """Write RUN/calibration.npz whole before the block, and put it in its place if the block ends well.
+
+    So that what is written in the block and this file are both changed, or neither.
+    """
     lesions = calibration.lesions
     about = {
         "format": FORMAT,
@@ -93,10 +110,13 @@ def write(run: Path, calibration: Calibration) -> None:
     }
     each = [values for image in lesions.values for values in image]
     lengths = np.array([values.size for values in each], np.int64).reshape(len(lesions.names), -1)
-    with replacing(run / FILE) as file:
+    with replacing(run / FILE, apart=True) as file:
         np.savez_compressed(
             file, about=np.array(json.dumps(about)), lengths=lengths, values=np.concatenate(each)
         )
+        file.flush()
+        os.fsync(file.fileno())  # here, where a full disk still leaves everything as it was
+        yield
 
 
 def read(run: Path) -> Calibration | None:

@@ -45,6 +45,11 @@ class Images:
     watched: Callable[[Iterable[Sample], int], Iterable[Sample]] = lambda samples, count: samples
 
     @property
+    def place(self) -> str:
+        """Where they are, as part of a sentence."""
+        return f"the {self.source}" if self.split else self.source
+
+    @property
     def samples(self) -> Iterable[Sample]:
         """The decoded images."""
         return self.watched(self.dataset.some(self.indices), len(self.indices))
@@ -92,17 +97,17 @@ class LeftOut:
     seen: list[str] = field(default_factory=list)
     doubles: dict[str, str] = field(default_factory=dict)
 
-    def notes(self, source: str) -> tuple[str, ...]:
+    def notes(self, place: str) -> tuple[str, ...]:
         """Why images were left out, other than those that were passed over, a sentence each."""
         found = []
         if self.seen:
             found.append(
-                f"{some(self.seen, 'image')} of the {source} left out: the run was trained or validated on "
+                f"{some(self.seen, 'image')} of {place} left out: the run was trained or validated on "
                 "the same pixels."
             )
         if self.doubles:
             pairs = [f"{name} is {first}" for name, first in self.doubles.items()]
-            found.append(f"{some(pairs, 'image')} of the {source} left out: the same image counts once.")
+            found.append(f"{some(pairs, 'image')} of {place} left out: the same image counts once.")
         return tuple(found)
 
 
@@ -250,7 +255,7 @@ def gathered(
     enough = curves and pixels <= MOST_PIXELS
     return Gathered(
         lesions, tuple(map(tuple, kept)) if enough else (), tuple(digests), whole.hexdigest(),
-        images.notes + left.notes(images.source), tuple(left.passed),
+        images.notes + left.notes(images.place), tuple(left.passed),
     )  # fmt: skip
 
 
@@ -284,7 +289,7 @@ def counting(
             left.doubles[sample.name] = first
         else:
             raise InputError(
-                f"{first} and {sample.name} of the {images.source} are the same image with different masks: "
+                f"{first} and {sample.name} of {images.place} are the same image with different masks: "
                 "take one of them away."
             )
 

@@ -5,19 +5,21 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from secrets import token_hex
 from typing import BinaryIO
 
 
 @contextmanager
-def replacing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
+def replacing(path: Path, *, durable: bool = True, apart: bool = False) -> Iterator[BinaryIO]:
     """A file to write, which takes the place of `path` when the block ends well.
 
     Readers see the old content or the new, never half of it. One process at a time may write a
     path: what a killed one leaves is the hidden `.NAME.new`, which the next writing replaces and
-    :func:`sweep` removes. What need not survive a power cut need not be `durable`, and so not wait
-    for the disk.
+    :func:`sweep` removes. Several may write it `apart`, each into a hidden `.NAME.….new` of its own; the
+    last to end well stays. What need not survive a power cut need not be `durable`, and so not wait for
+    the disk.
     """
-    temporary = path.with_name(f".{path.name}.new")
+    temporary = path.with_name(f".{path.name}.{token_hex(4)}.new" if apart else f".{path.name}.new")
     try:
         with temporary.open("wb") as file:
             yield file
@@ -33,9 +35,9 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
         sync_folder(path.parent)
 
 
-def replace_text(path: Path, text: str, *, durable: bool = True) -> None:
-    """Write or replace a text file, UTF-8 with LF on every system; `durable` as :func:`replacing`."""
-    with replacing(path, durable=durable) as file:
+def replace_text(path: Path, text: str, *, durable: bool = True, apart: bool = False) -> None:
+    """Write or replace a text file, UTF-8 with LF on every system; `durable`, `apart` as above."""
+    with replacing(path, durable=durable, apart=apart) as file:
         file.write(text.encode("utf-8"))
 
 

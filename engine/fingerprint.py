@@ -57,7 +57,7 @@ def image_of(bands: Iterable[NDArray[Any]], shape: tuple[int, ...], dtype: np.dt
 def known_as(bands: Iterable[NDArray[Any]], shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[str, ...]:
     """All fingerprints by which a run may know an image: first that of :func:`image`, then, if it is another,
     that of the bytes in the image's own type, which older runs noted. Arguments as :func:`image_of`."""
-    return _hashed(bands, shape, _kinds(dtype))
+    return _hashed((part for band in bands for part in _parts(band)), shape, _kinds(dtype))
 
 
 def _hashed(

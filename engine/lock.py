@@ -21,7 +21,8 @@ SILENT_SECONDS = 60.0
 
 GUARD = "lock.guard"
 """Empty file that a process locks with the system's own means while it looks at `lock` and takes it,
-so that of several that find a dead trainer's lock only one replaces it. It stays."""
+so that of several that find a dead trainer's lock only one replaces it; or while it adds to
+`thresholds.json`. It stays."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def take(root: Path) -> Lock:
     """
     mine = Lock.mine()
     try:
-        with _one_at_a_time(root):
+        with one_at_a_time(root):
             other = holder(root)
             if other is None:
                 replace_text(root / "lock", json.dumps(vars(mine)))
@@ -129,14 +130,19 @@ def free(root: Path, lock: Lock) -> None:
 
 
 @contextmanager
-def _one_at_a_time(root: Path) -> Iterator[None]:
+def one_at_a_time(root: Path) -> Iterator[bool]:
+    """Hold the guard of a directory: of several processes or threads one after the other is in the block.
+
+    It is the system's own lock, which ends with its process, and meant for moments. Yields whether it is
+    held: a file system without locks lets all in.
+    """
     guard = FileLock(root / GUARD)
     try:
         guard.acquire()
     except NotImplementedError:  # the file system has no locks: go on without
-        yield
+        yield False
         return
     try:
-        yield
+        yield True
     finally:
         guard.release()
