@@ -4,6 +4,9 @@ Writes into RUN/report/: test.csv (a row an image and class), test-thresholds.cs
 threshold), test.json (means, calibration, inference time) and PNG figures: training curves, test images
 with false negatives and false positives, the masks as they grew, reliability, scores over the threshold.
 Several runs are printed as one table, a row a run.
+
+Images on which a --threshold RULE was chosen are scored like others, for a split is scored as a whole: they
+are counted in a warning, and named in test.json, as their scores do not test that threshold.
 """
 
 import sys
@@ -15,7 +18,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from engine import decision, figures, results, tables
+from engine import decision, figures, fingerprint, results, tables
 from engine.command import Parser, run
 from engine.data.dataset import Dataset
 from engine.data.split import SPLITS
@@ -25,6 +28,7 @@ from engine.record import RunReader
 from engine.scores import Scored, predict, score
 from engine.summary import Summary, commonest_frame, nanmean, summarise
 from engine.tables import METRICS, TIME
+from engine.threshold_use import choosing
 from engine.timing import PASSES, Timing, inference_time
 from engine.trained import Trained
 
@@ -56,19 +60,23 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     options.threshold = decision.given(options.threshold)
     done = [evaluate(root, options) for root in options.runs]
-    rules = " / ".join(sorted({decide(trained, options).words for trained, _, _ in done}))
+    rules = " / ".join(sorted({decide(trained, options).words for trained, *_ in done}))
     head = (
         f"{options.split} split, {options.size} size, decision {rules}; mean ± half of the 95 % interval "
         "over images (lesion recall: of all lesions together, Wilson's interval)"
     )
     print(f"\n{textwrap.fill(head, COLUMNS, break_on_hyphens=False)}")
     called = names(options.runs)
+    for name, (_, _, _, chose) in zip(called, done, strict=True):
+        if chose:
+            warning = f"warning: {name}: {no_test(chose, options)}"
+            print(f"\n{textwrap.fill(warning, COLUMNS, break_on_hyphens=False)}")
     for title, columns in TABLES.items():
         print(f"\n{title}\n{table(done, called, columns, timed=title == list(TABLES)[-1])}")
     print()
-    for line in dict.fromkeys(timing.words() for _, _, timing in done):
+    for line in dict.fromkeys(timing.words() for _, _, timing, _ in done):
         print(f"{TIME.title}: {line}")
-    for name, (_, summary, _) in zip(called, done, strict=True):
+    for name, (_, summary, *_) in zip(called, done, strict=True):
         if skipped := summary.undefined():
             print(f"{name}: not defined, and left out: {skipped}")
     return 0
@@ -86,8 +94,20 @@ def names(roots: Sequence[Path]) -> list[str]:
     return ["/".join(path.parts[-depth:]) for path in paths]
 
 
-def evaluate(root: Path, options: Any) -> tuple[Trained, Summary, Timing]:
+def no_test(chose: Sequence[str], options: Any) -> str:
+    """That images chose the threshold by which they are scored, a sentence."""
+    which = f"{len(chose)} of these {options.split} images" if len(chose) > 1 else f"{chose[0]}"
+    return (
+        f"T was chosen by {options.threshold} on {which}, so the scores there are no test of T, nor of what "
+        "it promises."
+    )
+
+
+def evaluate(root: Path, options: Any) -> tuple[Trained, Summary, Timing, list[str]]:
     """Score one run and save all of its report.
+
+    Returns:
+        The run, its scores, its time, and the names of the images that chose the threshold.
 
     Raises:
         InputError: no run, or one that has no images in the split.
@@ -100,13 +120,15 @@ def evaluate(root: Path, options: Any) -> tuple[Trained, Summary, Timing]:
             f"the run {root} has no {options.split} images: try --split "
             f"{next(name for name in SPLITS if dataset.splits[name])}."
         )
-    scored = [
-        score(trained, sample, options.size == "native", decided.threshold)
-        for sample in tqdm(
-            dataset.samples(options.split), total=len(dataset.splits[options.split]), desc=root.name,
-            unit="image", leave=False, disable=not sys.stderr.isatty(),
-        )
-    ]  # fmt: skip
+    scored, digests = [], {}
+    for sample in tqdm(
+        dataset.samples(options.split), total=len(dataset.splits[options.split]), desc=root.name,
+        unit="image", leave=False, disable=not sys.stderr.isatty(),
+    ):  # fmt: skip
+        scored.append(score(trained, sample, options.size == "native", decided.threshold))
+        if decided.entry is not None:
+            digests[sample.name] = fingerprint.image(sample.image)
+    chose = [] if decided.entry is None else choosing(decided.entry, digests, options.split)
     summary = summarise(scored, trained.classes)
     timing = timed(trained, dataset, scored, options.split)
     head = {
@@ -116,13 +138,14 @@ def evaluate(root: Path, options: Any) -> tuple[Trained, Summary, Timing]:
         "checkpoint": trained.file,
         "epoch": trained.epoch,
         "images": len(scored),
+        "chose_threshold": chose,
     }
     folder = root / "report"
     content = results.content(head, summary, timing)
     results.write(folder, options.split, scored, trained.classes, content)
     if not options.no_figures:
         draw(trained, dataset, scored, summary, decided, options)
-    return trained, summary, timing
+    return trained, summary, timing, chose
 
 
 def decide(trained: Trained, options: Any) -> Decision:
@@ -137,7 +160,7 @@ def timed(trained: Trained, dataset: Dataset, scored: Sequence[Scored], split: s
 
 
 def table(
-    done: Sequence[tuple[Trained, Summary, Timing]],
+    done: Sequence[tuple[Trained, Summary, Timing, list[str]]],
     called: Sequence[str],
     columns: Sequence[str],
     *,
@@ -145,7 +168,7 @@ def table(
 ) -> str:
     """A row a run for the mean, and below it one for each class where there are several."""
     rows = []
-    for run_name, (trained, summary, timing) in zip(called, done, strict=True):
+    for run_name, (trained, summary, timing, _) in zip(called, done, strict=True):
         for label in ("mean", *(trained.classes if len(trained.classes) > 1 else ())):
             entries, whole = summary.scores[label], label == "mean"
             name = run_name if whole else f"  {label}"

@@ -32,6 +32,7 @@ from engine.decision import Decision
 from engine.errors import InputError
 from engine.metadata import read_metadata, write_png, write_tiff
 from engine.streaming import stream
+from engine.threshold_use import said
 from engine.thresholds_file import Entry
 from engine.trained import Trained
 
@@ -76,8 +77,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def say(entry: Entry, out: Path, own: Sequence[str]) -> None:
     """Print what is promised of the masks, or that nothing is."""
-    for name, each in entry.classes.items():
-        print(f"{name}: {each.words}" if len(entry.classes) > 1 else each.words)
+    for words in said(entry):
+        print(words)
     if own:
         print(f"The promises are about each class's own mask, {out / 'NAME_mask_CLASS'}, not about labels.")
 

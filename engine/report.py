@@ -10,7 +10,7 @@ what is missing and why.
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,7 @@ from engine.report_page.evaluation import Evaluation, read_evaluation
 from engine.report_page.findings import Findings, read_findings
 from engine.report_page.markup import Markup, joined, note, prose
 from engine.report_page.words import command, percent, size
+from engine.thresholds_file import Entry
 
 if TYPE_CHECKING:
     from engine.trained import Threshold, Trained
@@ -125,7 +126,7 @@ def thresholds(findings: Findings) -> tuple[list[Section], str]:
     content, damage = Markup(), ""
     try:
         if entries := thresholds_file.read(findings.root):
-            content = guarantee.section(findings, entries)
+            content = guarantee.section(findings, entries, unfit(findings, entries))
     except InputError as error:
         damage = _sentence(error)
     except (LookupError, TypeError, ValueError) as error:
@@ -136,6 +137,33 @@ def thresholds(findings: Findings) -> tuple[list[Section], str]:
     if damage:
         content = note(damage, kind="warning")
     return ([Section("thresholds", "Thresholds", content)] if content else []), damage
+
+
+def unfit(findings: Findings, entries: Mapping[str, Entry]) -> dict[str, str]:
+    """Rule → why its threshold is refused by now, one sentence, of those that are: by the check of `predict`.
+
+    Each is held against the checkpoint of the name that it was made with, predicted as it was.
+    """
+    # Torch is loaded only where weights are looked at.
+    from engine.trained import Trained
+
+    refused: dict[str, str] = {}
+    opened: dict[str, Trained] = {}
+    for rule, entry in entries.items():
+        made = entry.predicted
+        try:
+            if made.checkpoint not in opened:
+                own = made.checkpoint in ("best", "last")
+                file = made.checkpoint if own else str(findings.root / "checkpoints" / made.checkpoint)
+                opened[made.checkpoint] = Trained.open(findings.root, file, "cpu")
+            now = opened[made.checkpoint].tiled(made.path.get("tile"))
+            small = made.path.get("size") == "trained"
+            thresholds_file.require(
+                findings.root, rule, now.predicted("trained" if small else "native"), now.classes
+            )
+        except InputError as error:
+            refused[rule] = str(error)
+    return refused
 
 
 def _told(findings: Findings, problems: Sequence[str]) -> list[Section]:

@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -221,7 +221,9 @@ def _draw_cost(axes: Axes, row: GuaranteeRow) -> list[Line2D]:
     return lines
 
 
-PANELS = (
+PANELS: tuple[
+    tuple[str, Callable[[GuaranteeRow], str], Callable[[Axes, GuaranteeRow], Sequence[Artist]]], ...
+] = (
     ("Calibration", of_calibration, _draw_calibration),
     ("Test split", of_test, _draw_test),
     ("What it costs", of_cost, _draw_cost),

@@ -9,7 +9,8 @@ from typing import Any
 from engine.report_page import pictures
 from engine.report_page.findings import Findings
 from engine.report_page.markup import Child, Markup, code, element, folded, joined, note, table
-from engine.report_page.words import NONE, command, counted, percent
+from engine.report_page.words import NONE, counted, percent
+from engine.threshold_use import commands, worst
 from engine.thresholds.words import percent as exact_percent
 from engine.thresholds_file import Entry
 
@@ -20,54 +21,81 @@ PROMISED = (
     "from the same source, taken together, however good the network is. Of images from another source it "
     "says nothing."
 )
+NO_MORE = "nothing any more: see the warning"
+"""Stands for the words of a threshold that does not fit the run any more."""
 CHOSEN = (
     "These thresholds were the best on validation images, by which the network was chosen, too. They promise "
     "nothing: new images may come out otherwise."
 )
 
 
-def section(findings: Findings, entries: Mapping[str, Entry]) -> Markup:
+def section(findings: Findings, entries: Mapping[str, Entry], unfit: Mapping[str, str]) -> Markup:
     """The thresholds that were chosen by rules, those with a guarantee first.
 
     Args:
         findings: of the run.
         entries: rule → what it chose, of thresholds.json; at least one.
+        unfit: rule → why `predict` would refuse its threshold now, one sentence; the others fit.
     """
     promised = [entry for entry in entries.values() if entry.guarantees]
     chosen = [entry for entry in entries.values() if not entry.guarantees]
     return joined(
-        [outdated(findings, entry) for entry in entries.values()],
-        _promised(findings, promised) if promised else None,
-        _chosen(chosen) if chosen else None,
-        element(
-            "p", "They are used by their rule's name: ",
-            code(command("predict", findings.root, "IMAGES", "--threshold", next(iter(entries)))), ".",
-        ),
-    )  # fmt: skip
-
-
-def outdated(findings: Findings, entry: Entry) -> Markup | None:
-    """A warning where the run has gone on since the threshold was chosen."""
-    history, made = findings.history, entry.predicted
-    if history is None:
-        return None
-    now = {"best": history.best, "last": int(history.number[-1])}.get(made.checkpoint)
-    if now in (None, 0, made.epoch):
-        return None
-    return note(
-        f"The threshold by {entry.rule.name} is for the network of epoch {made.epoch}; the run has gone on "
-        f"since, its {made.checkpoint} checkpoint is now of epoch {now}, and for that the threshold is "
-        "refused. ",
-        code(command("calibrate", findings.root, "--rule", entry.rule.name)),
-        " makes a new one.",
-        kind="warning",
+        [_refused(rule, why) for rule, why in unfit.items()],
+        _goes_on(findings, entries),
+        _promised(findings, promised, unfit) if promised else None,
+        _chosen(chosen, unfit) if chosen else None,
+        _use(findings, [entry for rule, entry in entries.items() if rule not in unfit]),
     )
 
 
-def _promised(findings: Findings, entries: Sequence[Entry]) -> Markup:
+def _refused(rule: str, why: str) -> Markup:
+    """A warning that a threshold does not hold any more."""
+    said = f"The threshold by {rule} does not hold any more, and promises nothing: {why}"
+    return note(said, kind="warning")
+
+
+def _goes_on(findings: Findings, entries: Mapping[str, Entry]) -> Markup | None:
+    """That thresholds are of weights which a run in progress will replace."""
+    made = {f"{entry.predicted.checkpoint} after epoch {entry.predicted.epoch}" for entry in entries.values()}
+    if findings.status not in ("running", "stopping"):
+        return None
+    return note(
+        f"The run still trains: the thresholds belong to the weights of {', and '.join(sorted(made))}, and "
+        "are refused once those of a later epoch have taken their place."
+    )
+
+
+def _use(findings: Findings, entries: Sequence[Entry]) -> Markup | None:
+    """The commands that take the thresholds."""
+    if findings.config is None:
+        return None
+    lines = []
+    for entry in entries:
+        made = entry.predicted.checkpoint
+        flag = None if made == usual_checkpoint(findings) else made
+        if flag not in (None, "best", "last"):
+            flag = str(findings.root / "checkpoints" / made)
+        typed, cannot = commands(
+            entry, findings.root, findings.config.prediction.tile, checkpoint=flag,
+            untested="" if findings.splits.get("test") else "the run has no test images",
+        )  # fmt: skip
+        lines += [element("li", code(line)) for line in typed[:1]]
+        lines += [element("li", code(entry.rule.name), f": {reason}.") for reason in cannot]
+    if not lines:
+        return None
+    return joined(element("p", "They are used by their rule's name:"), element("ul", lines))
+
+
+def usual_checkpoint(findings: Findings) -> str:
+    """The checkpoint that commands take where none is given."""
+    best = findings.splits.get("val") and (findings.root / "checkpoints" / "best").is_file()
+    return "best" if best else "last"
+
+
+def _promised(findings: Findings, entries: Sequence[Entry], unfit: Mapping[str, str]) -> Markup:
     titles = ["rule", "settings", "class", "what is promised", "what the test split showed"]
     rows = [
-        [*head, each_words, tested(entry, test), *numbers]
+        [*head, NO_MORE if entry.rule.name in unfit else each_words, tested(entry, test), *numbers]
         for entry in entries
         for head, each_words, test, numbers in _rows(entry)
     ]
@@ -83,18 +111,18 @@ def _promised(findings: Findings, entries: Sequence[Entry]) -> Markup:
         element(
             "p",
             "n: images or groups that T was calibrated on. Left out: those without lesion, which cannot miss "
-            "one. 0 predicts everything, ∞ nothing.",
+            "one. T = 0 predicts everything, ∞ nothing.",
             class_="faint",
         ),
-        [_drawn(findings.root, entry) for entry in entries],
+        [_drawn(findings.root, entry) for entry in entries if entry.rule.name not in unfit],
         [_about(entry) for entry in entries],
     )
 
 
-def _chosen(entries: Sequence[Entry]) -> Markup:
+def _chosen(entries: Sequence[Entry], unfit: Mapping[str, str]) -> Markup:
     titles = ["rule", "settings", "class", "what the validation images showed"]
     rows = [
-        [*head, each_words, *numbers[:2]]
+        [*head, NO_MORE if entry.rule.name in unfit else each_words, *numbers[:2]]
         for entry in entries
         for head, each_words, _, numbers in _rows(entry)
     ]
@@ -142,9 +170,11 @@ def tested(entry: Entry, test: Mapping[str, Any]) -> str:
             `precision_at_half`, as far as they are there.
     """
     if not test:
-        return NONE
+        chose = entry.data["source"] == "test split"
+        return "nothing: the test images chose T, so none is left to test it" if chose else NONE
     units = counted(test["n"], f"test {entry.data['unit']}")
-    said = [f"missed: {percent(test['fnr'])} on average over {units}{_interval(test)}"]
+    parts = f" of {share}" if (share := worst(entry)) else ""
+    said = [f"missed: {percent(test['fnr'])}{parts} on average over {units}{_interval(test)}"]
     if "kept" in test:
         said.insert(0, _kept(test, units))
     if test.get("precision") is not None:

@@ -6,7 +6,7 @@ from engine import tables
 from engine.report_page.evaluation import NOT_CLASSES, Evaluation
 from engine.report_page.findings import Findings
 from engine.report_page.markup import Child, Markup, code, element, facts, folded, joined, note, prose, table
-from engine.report_page.words import NONE, command, counted
+from engine.report_page.words import NONE, command, counted, listed
 from engine.tables import METRICS
 
 MEANINGS = {
@@ -29,6 +29,7 @@ def section(findings: Findings, scores: Evaluation) -> Markup:
     """What was scored and how, the means, the images."""
     return joined(
         outdated(findings, scores),
+        no_test(scores),
         element("p", _how(findings, scores)),
         means(findings, scores),
         _skipped(scores),
@@ -62,6 +63,18 @@ def outdated(findings: Findings, scores: Evaluation) -> Markup | None:
         f"{scores.summary['checkpoint']} checkpoint is now of epoch {now}. ",
         code(command("report", "--evaluate", findings.root)),
         " scores it anew.",
+        kind="warning",
+    )
+
+
+def no_test(scores: Evaluation) -> Markup | None:
+    """A warning where scored images chose the threshold by which they were scored."""
+    chose = scores.summary.get("chose_threshold")
+    if not chose:
+        return None
+    return note(
+        f"T was chosen on {len(chose)} of these {counted(len(scores.images()), f'{scores.split} image')} "
+        f"({listed(chose)}): their scores are no test of T, nor of what it promises.",
         kind="warning",
     )
 

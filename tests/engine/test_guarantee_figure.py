@@ -101,7 +101,7 @@ def test_the_test_split_is_held_against_the_band() -> None:
 
 
 def test_what_is_expected_is_seen_behind_what_is_found() -> None:
-    """Pixels of the band and of its ends, however narrow it is, that the diamond in its middle leaves free."""
+    """Pixels of the band and its ends, however narrow it is, that the diamond in its middle leaves free."""
     for made in (row(Cls(epsilon=0.2, alpha=0.1), m=4), row(Cls(epsilon=0.2, alpha=0.01), n=200, m=3)):
         count = count_kept(made, made.test.fnr(made.choice.threshold))
         assert count.kept == count.high

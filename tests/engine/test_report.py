@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
@@ -24,7 +25,7 @@ from PIL import Image
 from support import fast, write_pair
 
 import engine
-from engine import calibrate, evaluate, lock, report, thresholds_file, train
+from engine import calibrate, checkpoint, decision, evaluate, lock, report, thresholds_file, train
 from engine.calibration import Predicted
 from engine.config import RunConfig, resolve
 from engine.disk import append_line
@@ -33,13 +34,14 @@ from engine.figures import page
 from engine.figures.cases import Panel
 from engine.figures.colours import FALSE_ALARM, MISSED, rgb
 from engine.figures.overlay import errors
-from engine.record import RunReader
+from engine.record import Progress, RunReader, RunWriter
 from engine.report_page import cases, markup, pictures, words
 from engine.report_page.evaluation import read_evaluation, threshold_curves
 from engine.report_page.findings import read_findings
 from engine.report_page.growth import predicted
 from engine.report_page.settings import settings, written
 from engine.thresholds_file import ClassEntry, Entry, named_rule
+from engine.trained import Trained
 
 ROOT = Path(engine.__file__).parents[1]
 LIMIT = 5_000_000
@@ -532,14 +534,15 @@ WHOLE = {
 
 def calibrated(
     run: Path, name: str, test: dict | None = None, *, n: int = 12, left_out: int = 0,
-    classes=("foreground",), together: bool = False, threshold: float = 0.25, epoch: int = 6, made: str = NOW,
-    words: str = "In at least 90 % of new images it holds.",
+    classes=("foreground",), together: bool = False, threshold: float = 0.25, made: str = NOW,
+    words: str = "In at least 90 % of new images it holds.", of: Predicted | None = None,
+    source: str = "calib split",
 ) -> None:  # fmt: skip
     """Add what a rule chose to a run's thresholds.json."""
     each = ClassEntry(threshold=threshold, n=n, left_out=left_out, words=words, test=test or {})
-    data = {"source": "calib split", "images": n + left_out, "unit": "image", "names": ["a", "b"],
+    data = {"source": source, "images": n + left_out, "unit": "image", "names": ["a", "b"],
             "fingerprint": "f00d"}  # fmt: skip
-    predicted = Predicted("best", epoch, "weights:1", {})
+    predicted = of or Trained.open(run, "best", "cpu").predicted()
     thresholds_file.write(
         run, Entry(named_rule(name), together, dict.fromkeys(classes, each), predicted, data, made)
     )
@@ -611,15 +614,71 @@ def test_classes_have_a_row_each_or_one_together(begun: Path) -> None:
     ]  # fmt: skip
 
 
-def test_a_threshold_of_an_earlier_epoch_is_warned_of(bare: Path) -> None:
-    best = read_findings(bare).history.best
-    (bare / "report" / "test.json").unlink()
-    calibrated(bare, "cls", epoch=best)
-    assert "the threshold is refused" not in make(bare, "--no-evaluate").text
-    calibrated(bare, "cls", epoch=best + 1)
-    page = make(bare, "--no-evaluate")
-    assert f"is for the network of epoch {best + 1}" in page.text
-    assert f"checkpoint is now of epoch {best}" in page.text
+def test_a_threshold_of_other_weights_promises_nothing(begun: Path) -> None:
+    calibrated(begun, "cls", WHOLE)
+    calibrated(begun, "dice", words="No guarantee: it is the best.")
+    Image.new("RGB", (30, 20)).save(begun / "report" / "guarantee-cls.png")
+    page = make(begun, "--no-evaluate")
+    assert "does not hold any more" not in page.text
+    assert f"python -m engine.predict {begun} IMAGES --threshold cls" in page.text
+    # The same epoch, and the last digit of one weight.
+    state = checkpoint.load(begun / "checkpoints" / "best")
+    first = next(name for name, tensor in state["model"].items() if tensor.is_floating_point())
+    state["model"][first] = torch.nextafter(state["model"][first], torch.tensor(2.0))
+    checkpoint.save(begun / "checkpoints" / "best", state)
+    page = make(begun, "--no-evaluate")
+    with pytest.raises(InputError, match="no longer fits") as refused:
+        decision.decide(Trained.open(begun, device="cpu"), "cls")
+    assert f"The threshold by cls does not hold any more, and promises nothing: {refused.value}" in page.text
+    assert "The threshold by dice does not hold any more" in page.text
+    assert page.table("rule")[1][3] == "nothing any more: see the warning"
+    assert "In at least 90 %" not in page.text
+    assert "--threshold cls" not in page.text
+    assert not page.all("img")
+    (begun / "checkpoints" / "best").unlink()
+    assert "has no checkpoint best" in make(begun, "--no-evaluate").text
+
+
+def test_a_threshold_made_in_another_way_is_used_in_that_way(begun: Path) -> None:
+    calibrated(begun, "cls", of=Trained.open(begun, "last", "cpu").tiled(64).predicted())
+    text = make(begun, "--no-evaluate").text
+    assert "does not hold any more" not in text
+    assert f"engine.predict {begun} IMAGES --threshold cls --checkpoint last --tile 64" in text
+    assert "evaluate cannot use it" in text
+
+
+def test_test_images_that_chose_t_are_told_apart_from_a_test(begun: Path) -> None:
+    calibrated(begun, "cls", source="test split")
+    assert make(begun, "--no-evaluate").table("rule")[1][4] == (
+        "nothing: the test images chose T, so none is left to test it"
+    )
+
+
+def test_images_that_chose_their_threshold_are_warned_of(bare: Path) -> None:
+    path = bare / "report" / "test.json"
+    names = RunReader(bare).info()["splits"]["test"]
+    assert "no test of T" not in make(bare, "--no-evaluate").text
+    edit(path, lambda content: content.update(chose_threshold=names[:2]))
+    text = make(bare, "--no-evaluate").text
+    assert f"T was chosen on 2 of these {len(names)} test images ({names[0]}, {names[1]})" in text
+
+
+def test_thresholds_of_a_run_that_still_trains_are_of_an_epoch(begun: Path) -> None:
+    calibrated(begun, "cls")
+    assert "still trains" not in make(begun, "--no-evaluate").text
+    epoch = thresholds_file.read(begun)["cls"].predicted.epoch
+    trainer = RunWriter.reopen(begun, Progress())
+    try:
+        text = make(begun, "--no-evaluate").text
+    finally:
+        trainer.release()
+    assert f"The run still trains: the thresholds belong to the weights of best after epoch {epoch}" in text
+
+
+def test_the_worst_part_of_a_unit_is_named(begun: Path) -> None:
+    calibrated(begun, "crc", {"n": 3, "fnr": 0.25}, classes=("cell", "vessel"), together=True)
+    row = make(begun, "--no-evaluate").table("rule")[1]
+    assert row[4] == "missed: 25.0 % of each image's worst class on average over 3 test images"
 
 
 def test_a_figure_is_in_the_page_unless_it_is_of_an_earlier_calibration(begun: Path) -> None:
