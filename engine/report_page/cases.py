@@ -9,6 +9,7 @@ from scipy.ndimage import uniform_filter
 
 from engine.figures.cases import Panel
 from engine.figures.overlay import Mask, classes, errors, picture
+from engine.figures.views import squared
 from engine.report_page import pictures
 from engine.report_page.legend import class_legend, error_legend
 from engine.report_page.markup import Markup, element, joined, note
@@ -75,12 +76,15 @@ def section(
 
 
 def _case(panel: Panel, rank: str, score: str, names: Sequence[str]) -> Markup:
-    missed, false = counts(panel)
-    said = f"{score}; {missed:,} px missed, {false:,} px falsely found"
-    alt = f"Errors in {panel.name}: {missed:,} px missed, {false:,} px falsely found."
+    missed, false = panel.missed_and_false
+    unit = "px" if panel.volume is None else "voxels"
+    said = f"{score}; {missed:,} {unit} missed, {false:,} {unit} falsely found"
+    alt = f"Errors in {panel.name}: {missed:,} {unit} missed, {false:,} {unit} falsely found."
     large = pictures.LARGE
-    seen = pictures.photograph(picture(panel.image, panel.valid), large)
-    wrong = pictures.overlay(errors(panel.image, panel.truth, panel.prediction, panel.valid), large)
+    seen = pictures.photograph(squared(picture(panel.image, panel.valid), panel.aspect), large)
+    wrong = pictures.overlay(
+        squared(errors(panel.image, panel.truth, panel.prediction, panel.valid), panel.aspect), large
+    )
     row = [
         pictures.shown(seen, f"The image {panel.name}.", "image"),
         pictures.shown(wrong, alt, "errors"),
@@ -89,12 +93,12 @@ def _case(panel: Panel, rank: str, score: str, names: Sequence[str]) -> Markup:
         row.append(element("div", _enlarged(panel), class_="stack"))
     if len(names) > 1:
         for title, masks in (("truth", panel.truth), ("prediction", panel.prediction)):
-            drawn = pictures.flat(classes(masks, panel.valid), large)
+            drawn = pictures.flat(squared(classes(masks, panel.valid), panel.aspect), large)
             row.append(pictures.shown(drawn, f"{title.capitalize()} of {panel.name}.", title))
     return element(
         "div",
         element("h3", f"{rank[0].upper()}{rank[1:]}: {panel.name}"),
-        element("p", said),
+        element("p", said if panel.volume is None else f"{said}; shown is {panel.volume.place}"),
         element("div", row, class_="row case"),
         class_="keep",
     )
@@ -113,22 +117,16 @@ def saved(root: Path) -> Markup:
     )
 
 
-def counts(panel: Panel) -> tuple[int, int]:
-    """Pixels missed and falsely found, over all classes, where they count."""
-    valid = np.ones(panel.truth.shape[1:], bool) if panel.valid is None else panel.valid
-    missed = panel.truth & ~panel.prediction & valid
-    return int(missed.sum()), int((panel.prediction & ~panel.truth & valid).sum())
-
-
 def _enlarged(panel: Panel) -> list[Markup]:
     box, words = part(panel)
     # The contrast is that of the whole image.
     seen = picture(panel.image, panel.valid)[box]
     whole = errors(panel.image, panel.truth, panel.prediction, panel.valid)[box]
     size = f"{max(whole.shape[:2])} px"
+    near, wrong = (squared(part, panel.aspect) for part in (seen, whole))
     return [
-        pictures.shown(pictures.photograph(seen), f"A part of {panel.name}, enlarged.", f"{words} ({size})"),
-        pictures.shown(pictures.overlay(whole), "Errors in the same part.", "errors there"),
+        pictures.shown(pictures.photograph(near), f"A part of {panel.name}, enlarged.", f"{words} ({size})"),
+        pictures.shown(pictures.overlay(wrong), "Errors in the same part.", "errors there"),
     ]
 
 

@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine import figures
-from engine.figures.cases import dice
+from engine.figures.cases import Panel
 from engine.figures.epochs import History
-from engine.figures.growth import evenly
+from engine.figures.growth import evenly, watched_view
 from engine.figures.overlay import Mask, errors, picture
+from engine.figures.views import squared
 from engine.report_page import pictures
 from engine.report_page.findings import Findings
 from engine.report_page.legend import error_legend
@@ -92,28 +93,31 @@ def _predictions(
 def _row(group: Any, epochs: Sequence[int], findings: Findings) -> list[Markup]:
     image, truth, valid = (np.asarray(group[name]) for name in ("image", "truth", "valid"))
     head = str(findings.info.get("head", "sigmoid"))
-    cut = slice(None)
-    if truth.ndim == 4:  # of a volume, the slice with most truth
-        cut = int(truth.sum(axis=(0, 2, 3)).argmax())  # type: ignore[assignment]
-    image, truth, valid = image[cut], truth[:, cut], valid[cut]
-    read = pictures.photograph(picture(image, valid))
-    made = [pictures.shown(read, "The image as it was read.", "image")]
+    seen = watched_view(group, truth) if truth.ndim == 4 else None
+    made: list[Markup] = []
     for epoch in epochs:
-        p = np.asarray(group["probability"][epoch - 1])[:, cut].astype(np.float32)
-        found = predicted(p, head)
-        scores = [score for score in dice(truth, found, valid) if not math.isnan(score)]
+        found = predicted(np.asarray(group["probability"][epoch - 1]).astype(np.float32), head)
+        panel = Panel.of(str(group.attrs["name"]), image, truth, found, valid, seen)
+        if not made:
+            read = pictures.photograph(squared(picture(panel.image, panel.valid), panel.aspect))
+            place = "" if panel.volume is None else f", {panel.volume.place}"
+            made.append(pictures.shown(read, "The image as it was read.", f"image{place}"))
+        scores = [score for score in panel.dice if not math.isnan(score)]
         said = f"Dice {percent(sum(scores) / len(scores))}" if scores else "Dice undefined"
-        missed = int((truth & ~found & valid).sum())
-        false = int((found & ~truth & valid).sum())
-        alt = f"Errors after epoch {epoch}: {missed:,} px missed, {false:,} px falsely found. {said}."
-        drawn = pictures.overlay(errors(image, truth, found, valid))
-        made.append(pictures.shown(drawn, alt, f"epoch {epoch}: {said}"))
+        missed, false = panel.missed_and_false
+        unit = "px" if panel.volume is None else "voxels"
+        alt = f"Errors after epoch {epoch}: {missed:,} {unit} missed, {false:,} {unit} falsely found. {said}."
+        drawn = errors(panel.image, panel.truth, panel.prediction, panel.valid)
+        made.append(
+            pictures.shown(pictures.overlay(squared(drawn, panel.aspect)), alt, f"epoch {epoch}: {said}")
+        )
     return made
 
 
 def predicted(p: NDArray[np.float32], head: str) -> Mask:
-    """Masks of probabilities (C, H, W): p ≥ 0.5, or where classes exclude each other the most probable."""
+    """Masks of probabilities (C, *S): p ≥ 0.5, or where classes exclude each other the most probable."""
     if head != "softmax":
         return np.asarray(p >= 0.5)
     every = np.concatenate([1 - p.sum(axis=0, keepdims=True), p])
-    return np.asarray(every.argmax(axis=0) == np.arange(1, len(every))[:, None, None])
+    classes = np.arange(1, len(every)).reshape(-1, *[1] * (p.ndim - 1))
+    return np.asarray(every.argmax(axis=0) == classes)
