@@ -218,9 +218,10 @@ def require_enough(rule: AnyGuarantee, answers: Sequence[Answer], images: Images
     # Rounded up, so that what is said can be kept.
     alpha = math.ceil(1e4 * least_alpha(n, rule.settings().get("delta"))) / 1e4
     less = f", or --alpha {alpha:g} with these," if n and alpha < 1 else ""
+    asked = thresholds_file.settings(rule)
     raise InputError(
-        f"{thresholds_file.settings(rule)} needs {needed} calibration {unit}s{lesion}, and {images.place} has "
-        f"{n}{of_class}: --data FOLDER with as many{less} would work; nothing was changed."
+        f"{asked} needs {needed} calibration {unit}s{lesion}, and {images.place} has {n}{of_class}: --data FOLDER "
+        f"with as many{less} would work; nothing was changed."
     )
 
 

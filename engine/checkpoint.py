@@ -44,7 +44,9 @@ def load(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputError(f"there is no checkpoint {path}; the run has not finished an epoch yet.") from None
     except UnpicklingError:
-        raise InputError(f"{path} is no checkpoint of this program.") from None
+        raise InputError(
+            f"{path} is no checkpoint of this program: one in a run's folder checkpoints, such as best, would work."
+        ) from None
     except Exception as error:  # a damaged file can fail anywhere in the reader
         reason = f"{type(error).__name__}: {error}".splitlines()[0].partition(". ")[0].rstrip(".: ")
         raise InputError(f"the checkpoint {path} cannot be read; it may be damaged ({reason}).") from None

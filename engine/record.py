@@ -332,7 +332,10 @@ class RunReader:
         try:
             info: dict[str, Any] = json.loads((self.root / "run.json").read_text("utf-8"))
         except FileNotFoundError:
-            raise InputError(f"{self.root} is no run directory (there is no run.json in it).") from None
+            raise InputError(
+                f"{self.root} is no run directory (there is no run.json in it): a folder into which "
+                "python -m engine.train wrote would work."
+            ) from None
         except ValueError as error:
             raise InputError(f"{self.root / 'run.json'} cannot be read ({error}).") from None
         found = info.get("format") if isinstance(info, dict) else None

@@ -109,7 +109,7 @@ def test_a_full_disk_is_an_os_error_and_leaves_the_last_one_whole(tmp_path: Path
 def test_loading_executes_no_pickled_code(tmp_path: Path) -> None:
     evil, proof = tmp_path / "evil", tmp_path / "executed"
     torch.save({"format": checkpoint.FORMAT, "model": Pickled(proof)}, evil)
-    assert refusal(evil) == f"{evil} is no checkpoint of this program."
+    assert f"{evil} is no checkpoint of this program: one in a run's folder" in refusal(evil)
     evil.write_bytes(pickle.dumps({"format": checkpoint.FORMAT, "model": Pickled(proof)}, protocol=2))
     refusal(evil)
     assert not proof.exists()
