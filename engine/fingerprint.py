@@ -44,11 +44,11 @@ def image(pixels: NDArray[Any]) -> str:
 
 
 def image_of(bands: Iterable[NDArray[Any]], shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
-    """What :func:`image` gives, of an image that comes a few rows at a time.
+    """What :func:`image` gives, of an image that comes a few rows or lines at a time.
 
     Args:
-        bands: the image from top to bottom, each (rows, W, channels), with any number of rows.
-        shape: of the whole image, (H, W, channels).
+        bands: the image in row-major order, cut along its first axis, or into lines (lines, W, channels).
+        shape: of the whole image, (*S, channels).
         dtype: of all bands.
     """
     return known_as(bands, shape, dtype)[0]

@@ -1,15 +1,24 @@
 """Prediction of whole images: at once where they fit, else tile by tile with Gaussian blending."""
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from itertools import product
+from math import prod
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from engine.bricks import Bricks
 from engine.device import full_precision
 from engine.head import Head, foreground
+from engine.tiles import Blocks, Box, Values, extents, overlap_of, starts
+
+BUDGET = 1 << 24
+"""Bytes of sums that are held in memory; more are in a file."""
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -49,61 +58,61 @@ class Predictor:
         """Foreground probabilities float32 (B, C, *S)."""
         return foreground(self.logits(image), self.head)
 
-    @torch.no_grad()
-    def rows(
-        self, read: Callable[[int, int], Tensor], shape: tuple[int, int], ticked: Callable[[], None]
-    ) -> Iterator[Tensor]:
-        """Foreground probabilities of an image (1, channels, H, W), a few rows at a time.
+    def blocks(
+        self,
+        read: Callable[[Box], Tensor],
+        shape: tuple[int, ...],
+        ticked: Callable[[], None] = lambda: None,
+        *,
+        rows: tuple[int, int] | None = None,
+        scratch: Path | None = None,
+    ) -> Iterator[tuple[Box, Values]]:
+        """Foreground probabilities of an image of any size, a block at a time.
 
         The tiles, their order, weights and sums are those of :meth:`probability`, to within 1e-6. What is
-        given depends on the image alone, to the last bit. No more is held than a row of tiles.
+        given depends on the image alone, to the last bit: each pixel is a sum over the tiles that cover
+        it, in their order, whatever is held in memory and whatever part is asked for. Memory does not grow
+        with the image: sums wait in a file for the tiles that are still to come.
 
         Args:
-            read: rows of the normalised image from a first one to before a last one, on the CPU,
-                (1, channels, rows, W).
-            shape: H, W.
+            read: a box of the normalised image on the CPU, (1, channels, *box).
+            shape: of the image, S.
             ticked: called after each tile.
+            rows: the first row of blocks along the first axis, and that before which to end; None for all.
+            scratch: folder of the sums' file; the system's for temporary files if None.
 
         Yields:
-            Probabilities float32 (1, C, rows, W), from top to bottom; the first comes only when all rows
-            that reach into a tile below it are summed.
+            A box and its probabilities float32 (C, *box). The boxes lie on a grid of :func:`unit` from the
+            origin, each comes once, and those of a row of blocks before any of the row after the next.
         """
+        work = Blocks.of(shape, *self.grid(shape), rows)
+        one = prod(map(len, work.corners)) == 1
+        weight = np.ones(work.size, np.float32) if one else gaussian(work.size, CPU).numpy()
+        bricks: Bricks | None = None
         training = self.network.training
         self.network.eval()
-        try:
-            yield from self._rows(read, shape, ticked)
-        finally:
-            self.network.train(training)
-
-    def _rows(
-        self, read: Callable[[int, int], Tensor], shape: tuple[int, int], ticked: Callable[[], None]
-    ) -> Iterator[Tensor]:
-        height, width = shape
-        if max(shape) <= self.tile:
-            logits = self._run(read(0, height)).cpu()
-            ticked()
-            yield foreground(logits, self.head)
-            return
-        size, (tops, lefts) = self.grid(shape)
-        weight = gaussian(size, torch.device("cpu"))
-        total: Tensor | None = None
-        weights = torch.zeros((1, 1, size[0], width))
-        for top, below in zip(tops, [*tops[1:], height], strict=True):
-            band = read(top, top + size[0])
-            for left in lefts:
-                box = (..., slice(left, left + size[1]))
-                out = self._run(band[box]).cpu()
-                if total is None:
-                    total = torch.zeros((*out.shape[:2], size[0], width))
-                total[box] += out * weight
-                weights[box] += weight
+        with ExitStack() as stack:
+            stack.callback(self.network.train, training)
+            for number in product(*work.tiles):
+                tile = work.tile(number)
+                with torch.no_grad():
+                    values = self._run(read(tile))[0].cpu().numpy() * weight
+                if bricks is None:
+                    largest = 4 * len(values) * prod(work.unit)
+                    bricks = stack.enter_context(Bricks(largest, BUDGET, scratch))
+                for index in work.touched(number):
+                    box = work.box(index)
+                    inside, part = overlap_of(box, tile)
+                    brick = bricks.at(index, (len(values), *extents(box)))
+                    brick[(slice(None), *inside)] += values[(slice(None), *part)]
+                del values
                 ticked()
-            assert total is not None  # there is always a tile
-            done = below - top
-            yield foreground(total[..., :done, :] / weights[..., :done, :], self.head)
-            for sums in (total, weights):
-                sums[..., : size[0] - done, :] = sums[..., done:, :].clone()
-                sums[..., size[0] - done :, :] = 0
+                for index in work.finished(number):
+                    sums = bricks.take(index)
+                    assert sums is not None  # tiles cover the image
+                    sums /= work.weights(index, weight)
+                    p = foreground(torch.from_numpy(sums)[None], self.head)[0]
+                    yield work.box(index), np.ascontiguousarray(p.numpy())
 
     def grid(self, spatial: tuple[int, ...]) -> tuple[list[int], list[list[int]]]:
         """Size of the tiles of an image, and the first pixels of the tiles along each axis."""
@@ -111,6 +120,10 @@ class Predictor:
         return size, [
             starts(length, extent, self.overlap) for length, extent in zip(spatial, size, strict=True)
         ]
+
+    def count(self, spatial: tuple[int, ...], rows: tuple[int, int] | None = None) -> int:
+        """Tiles of an image, or of some of its rows of blocks; arguments as :meth:`blocks`."""
+        return prod(map(len, Blocks.of(spatial, *self.grid(spatial), rows).tiles))
 
     def _run(self, image: Tensor) -> Tensor:
         autocast = torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
@@ -134,14 +147,6 @@ class Predictor:
             weights[box] += weight
         assert total is not None  # there is always a tile
         return total.div_(weights)
-
-
-def starts(length: int, extent: int, overlap: float) -> list[int]:
-    """First pixels of tiles that cover an axis evenly, neighbours overlapping by at least `overlap`."""
-    step = max(1, int(extent * (1 - overlap)))
-    count = 1 + -(-(length - extent) // step)
-    last = length - extent
-    return [round(last * number / max(1, count - 1)) for number in range(count)]
 
 
 def gaussian(size: list[int], device: torch.device) -> Tensor:

@@ -23,6 +23,7 @@ from engine import fingerprint, lock
 from engine.data.rows import Rows, open_rows
 from engine.disk import replace_text, sweep
 from engine.errors import InputError
+from engine.tiles import Box
 from engine.trained import Trained
 
 FORMAT = 1
@@ -39,7 +40,7 @@ OTHERS = frozenset({"cancel", "log.txt", "lock", lock.GUARD})
 """What may be in the folder before."""
 
 State = Literal["running", "finished", "cancelled", "failed"]
-Parts = Iterable[NDArray[np.float32]]
+Parts = Iterable[tuple[Box, NDArray[np.float32]]]
 
 
 class CancelledError(Exception):
@@ -130,9 +131,9 @@ def stream(
 
 def write(trained: Trained, rows: Rows, out: Path, progress: Progress) -> None:
     """Predict, make the smaller copies, and say last what is there."""
-    shape = (len(trained.classes), *rows.shape[:2])
+    shape = (len(trained.classes), *rows.shape[:-1])
     made = trained.predicted()
-    progress.begin(math.prod(len(along) for along in trained.predictor.grid(frame(trained, rows))[1]))
+    progress.begin(trained.predictor.count(trained.frame(rows)))
     split = split_of(trained, rows)
     fill(allocate(out / "probability", shape), probabilities(trained, rows, progress))
     levels = shrink(out, progress.look)
@@ -161,12 +162,7 @@ def split_of(trained: Trained, rows: Rows) -> Literal["train", "val"] | None:
     return trained.seen_in(fingerprint.image_of(rows.bands(), rows.shape, rows.dtype))
 
 
-def frame(trained: Trained, rows: Rows) -> tuple[int, int]:
-    """Height and width at which the network sees an image."""
-    return trained.config.data.size or rows.shape[:2]
-
-
-def probabilities(trained: Trained, rows: Rows, progress: Progress) -> Iterator[NDArray[np.float32]]:
+def probabilities(trained: Trained, rows: Rows, progress: Progress) -> Parts:
     """What :meth:`Trained.probability` gives for the image, float32 (C, rows, W) from top to bottom.
 
     Raises:
@@ -211,18 +207,9 @@ def allocate(path: Path, shape: tuple[int, ...]) -> "zarr.Array[Any]":
 
 
 def fill(array: "zarr.Array[Any]", parts: Parts) -> None:
-    """Write parts (C, rows, W) of any heights from top to bottom, each chunk once."""
-    classes, height, width = array.shape
-    waiting, first = np.empty((classes, 0, width), np.float32), 0
-    for part in parts:
-        waiting = np.concatenate([waiting, part], axis=1) if waiting.size else part
-        end = first + waiting.shape[1]
-        for stop in range(first + CHUNK, end + 1, CHUNK):
-            array[:, stop - CHUNK : stop] = waiting[:, stop - CHUNK - first : stop - first]
-        whole = (end - first) // CHUNK * CHUNK
-        waiting, first = waiting[:, whole:], first + whole
-    if first < height:
-        array[:, first:] = waiting
+    """Write blocks, each of which is a chunk."""
+    for box, p in parts:
+        array[(slice(None), *box)] = p
 
 
 def shrink(out: Path, look: Callable[[], None]) -> list[str]:

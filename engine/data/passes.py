@@ -1,4 +1,4 @@
-"""Normalisation of an image that does not fit in memory, in passes over a few of its rows at a time."""
+"""Normalisation of an image that does not fit in memory, in passes over a few of its lines at a time."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -10,22 +10,22 @@ from numpy.typing import NDArray
 from engine.data.normalize import Image, constant, mapped
 
 Passes = Callable[[], Iterable[Image]]
-"""Each call goes once over the image, from top to bottom: (rows, W, channels), all of one dtype."""
+"""Each call goes once over the lines of an image or a volume in order, (lines, W, channels) of one dtype."""
 
 BINS = 1 << 16
 
 
 def affine_of(
-    passes: Passes, shape: tuple[int, int, int], dtype: np.dtype[Any], method: str, *, top: float = 1.0
+    passes: Passes, shape: tuple[int, ...], dtype: np.dtype[Any], method: str, *, top: float = 1.0
 ) -> tuple[Image, Image]:
     """Scale and shift as :func:`engine.data.normalize.affine` gives them for the whole image.
 
     Percentiles and ends are exactly the same, mean and deviation but for the last bits of float64. How
-    the image is cut into bands changes no bit. Memory hardly grows with the image: by two numbers a row.
+    the image is cut into bands changes no bit. Memory hardly grows with the image: by two numbers a line.
 
     Args:
         passes: the image.
-        shape: its height, width and channels.
+        shape: its S and channels.
         dtype: uint8, uint16 or float32.
         method: "zscore", "unit", "percentile" or "imagenet".
         top: intensity that ImageNet's constants take as 1.
@@ -33,7 +33,7 @@ def affine_of(
     Raises:
         InputError: "imagenet" for an image that has not 3 channels.
     """
-    count, channels = shape[0] * shape[1], shape[2]
+    count, channels = math.prod(shape[:-1]), shape[-1]
     if method == "imagenet":
         return constant(channels, top)
     if method == "zscore":
@@ -70,7 +70,7 @@ def _exact_moments(passes: Passes, count: int, channels: int) -> list[tuple[floa
 def _moments_by_row(passes: Passes, count: int, channels: int) -> list[tuple[float, float]]:
     """Those of real numbers, in two passes, as squares of large numbers would cancel.
 
-    Each row is summed for itself, and then the rows' sums, so that it is always the same numbers that
+    Each line is summed for itself, and then the lines' sums, so that it is always the same numbers that
     are added in the same order.
     """
     mean = _row_sums(passes, np.zeros(channels), 1).sum(axis=1) / count
@@ -79,7 +79,7 @@ def _moments_by_row(passes: Passes, count: int, channels: int) -> list[tuple[flo
 
 
 def _row_sums(passes: Passes, centre: NDArray[np.float64], power: int) -> NDArray[np.float64]:
-    """Sums over each row of (pixel - centre) or its square, float64 (channels, H)."""
+    """Sums over each line of (pixel - centre) or its square, float64 (channels, lines)."""
     sums = []
     for band in passes():
         rows = np.empty((len(centre), len(band)))

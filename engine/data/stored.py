@@ -1,0 +1,127 @@
+"""Images that are stored in chunks and need not be loaded whole: zarr, OME-Zarr and tiled TIFF."""
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+import zarr
+from numpy.typing import NDArray
+
+from engine.data.axes import Arrangement, arrange
+from engine.data.decode import probe
+from engine.data.raster import Source
+from engine.data.zarrs import open_zarr
+from engine.errors import InputError
+
+PLAIN = (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR)
+"""Meanings of a TIFF's values that decoding gives as they are."""
+Box = tuple[slice, ...]
+"""A slice with start and stop along each axis of S."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An array on disk.
+
+    Attributes:
+        path: of the file or folder.
+        shape: (*S, channels).
+        dtype: as stored.
+        chunks: extent of a chunk along each axis of S.
+        read: a box of S, (*box, channels), as stored. It raises InputError where that cannot be read.
+        spacing: mm along each axis of S; None where nothing is known.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    chunks: tuple[int, ...]
+    read: Callable[[Box], NDArray[Any]]
+    spacing: tuple[float, ...] | None
+
+
+def open_stored(path: Path, axes: str | None = None) -> Stored | None:
+    """Open a zarr array, an OME-Zarr image (its highest resolution) or a tiled TIFF; None for any other file.
+
+    Args:
+        path: of the file or folder.
+        axes: letters of the axes, where the file does not name them.
+
+    Raises:
+        InputError: a folder of something else, or no image or volume.
+    """
+    if path.is_dir():
+        found = open_zarr(path)
+        order = arrange(found.array.shape, path, found.axes, axes)
+        return _of_array(path, found.array, order, order.along(found.sizes))
+    if path.suffix.lower() in (".tif", ".tiff"):
+        return _tiff(path, axes)
+    return None
+
+
+def _of_array(
+    path: Path, array: Any, order: Arrangement, spacing: tuple[float, ...] | None, alpha: bool = False
+) -> Stored:
+    """A zarr array, perhaps without the last of its channels, which is `alpha`."""
+    wanted = order.shape(array.shape)
+    if 0 in wanted:
+        raise InputError(f"{path} holds an array of shape {tuple(array.shape)}, which is empty.")
+    flat = len(wanted) == order.dims
+    channels = 1 if flat else wanted[-1] - alpha
+
+    def read(box: Box) -> NDArray[Any]:
+        key = [slice(None)] * len(array.shape)
+        for axis, side in zip(order.order, box, strict=False):
+            key[axis] = side
+        try:
+            pixels = order.of(np.asarray(array[tuple(key)]))
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # of a broken chunk decoders raise what they like
+            kind = "TIFF" if path.is_file() else "zarr"
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise InputError(f"{path} cannot be read as {kind} ({reason}): it may be corrupt.") from error
+        return pixels[..., None] if flat else pixels[..., :channels]
+
+    return Stored(
+        path, (*wanted[: order.dims], channels), np.dtype(array.dtype),
+        order.shape(array.shards or array.chunks)[: order.dims], read, spacing,
+    )  # fmt: skip
+
+
+def _tiff(path: Path, axes: str | None) -> Stored | None:
+    """A tiled TIFF whose values are intensities as they are stored; None for any other."""
+    try:
+        file = tifffile.TiffFile(path)
+    except (OSError, MemoryError):
+        raise
+    except Exception:  # reading it whole says what is wrong
+        return None
+    stored = None
+    try:
+        stored = _of_tiff(path, file, axes)
+    finally:
+        if stored is None:
+            file.close()
+    if stored is not None:
+        weakref.finalize(stored.read, file.close)
+    return stored
+
+
+def _of_tiff(path: Path, file: tifffile.TiffFile, axes: str | None) -> Stored | None:
+    if not file.series or len(file.series) > 1:
+        return None
+    series = file.series[0]
+    page = series.keyframe
+    if not page.is_tiled or page.bitspersample % 8 or page.photometric not in PLAIN:
+        return None
+    head = probe(Source(path), axes)
+    order = arrange(series.shape, path, series.axes, axes)
+    wanted = order.shape(series.shape)
+    alpha = len(wanted) > order.dims and head.channels < wanted[-1]
+    array = zarr.open(series.aszarr(level=0), mode="r")
+    return _of_array(path, array, order, head.spacing, alpha)
