@@ -1,4 +1,4 @@
-"""What calibrate and its followers say: commands that work, what chose T, what was left out, what is promised."""
+"""What calibrate says, and what uses its T: commands that work, what chose T, what is left out and promised."""
 
 import json
 import shlex
@@ -138,7 +138,8 @@ def test_test_images_that_chose_t_do_not_pass_for_a_test(
     def warned() -> str:
         assert evaluate.main([str(one), "--threshold", "cls", "--no-figures"]) == 0
         report = json.loads((one / "report" / "test.json").read_text("utf-8"))
-        assert report["chose_threshold"] == (tests if "no test of T" in (text := said(capsys)) else [])
+        text = said(capsys)
+        assert report["chose_threshold"] == (tests if "no test of T" in text else [])
         return text
 
     assert (
