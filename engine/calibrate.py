@@ -220,8 +220,8 @@ def require_enough(rule: AnyGuarantee, answers: Sequence[Answer], images: Images
     less = f", or --alpha {alpha:g} with these," if n and alpha < 1 else ""
     asked = thresholds_file.settings(rule)
     raise InputError(
-        f"{asked} needs {needed} calibration {unit}s{lesion}, and {images.place} has {n}{of_class}: --data FOLDER "
-        f"with as many{less} would work; nothing was changed."
+        f"{asked} needs {needed} calibration {unit}s{lesion}, and {images.place} has {n}{of_class}: --data "
+        f"FOLDER with as many{less} would work; nothing was changed."
     )
 
 

@@ -48,6 +48,17 @@ def test_what_a_killed_writing_left_is_used_up_by_the_next(tmp_path: Path) -> No
     assert names(tmp_path) == {"config.toml"}
 
 
+def test_several_can_write_one_file_apart_and_the_last_to_end_well_stays(tmp_path: Path) -> None:
+    file = tmp_path / "thresholds.json"
+    with replacing(file, apart=True) as first:
+        first.write(b"first")
+        replace_text(file, "second", apart=True)
+        assert file.read_text() == "second"
+        assert len(names(tmp_path)) == 2
+    assert file.read_text() == "first"
+    assert names(tmp_path) == {"thresholds.json"}
+
+
 def test_lines_append(tmp_path: Path) -> None:
     for line in ("one", "zwölf"):
         append_line(tmp_path / "events", line)
