@@ -131,7 +131,7 @@ def codes(mask: Raster, colored: bool, file: str) -> NDArray[np.int64] | NDArray
     in whatever order. Three equal channels are one. As a colour, a gray g is 0xgggggg.
 
     Returns:
-        (H, W)
+        (*S)
 
     Raises:
         InputError: fractions, or more than one channel where values are asked.
@@ -139,13 +139,14 @@ def codes(mask: Raster, colored: bool, file: str) -> NDArray[np.int64] | NDArray
     pixels, palette = mask.pixels, mask.palette
     if palette is not None:
         pixels = palette[pixels] if colored else _indices(pixels, palette)
-    if pixels.ndim == 3 and pixels.shape[2] == 3 and colored:
+    several = pixels.ndim > mask.dims
+    if several and pixels.shape[-1] == 3 and colored:
         return np.asarray(_whole(pixels, file).astype(np.int64) @ np.array([1 << 16, 1 << 8, 1]))
-    if pixels.ndim == 3:
+    if several:
         if not (pixels == pixels[..., :1]).all():
             raise InputError(
-                f"{file} holds colours or {pixels.shape[2]} differing channels: one channel, or data.classes "
-                'with colours, such as {vessel = ["#ffffff"]}, would work.'
+                f"{file} holds colours or {pixels.shape[-1]} differing channels: one channel, or "
+                'data.classes with colours, such as {vessel = ["#ffffff"]}, would work.'
             )
         pixels = pixels[..., 0]
     pixels = _whole(pixels, file)
@@ -158,7 +159,7 @@ def survey(mask: Raster, file: str) -> tuple[list[int] | None, list[int]]:
     Raises:
         InputError: as :func:`codes`.
     """
-    if mask.pixels.ndim == 3 and mask.pixels.shape[2] == 3 and not is_gray(mask.pixels):
+    if mask.pixels.ndim > mask.dims and mask.pixels.shape[-1] == 3 and not is_gray(mask.pixels):
         return None, _unique(codes(mask, True, file))
     values = _unique(codes(mask, False, file))
     if mask.palette is None:
@@ -172,7 +173,7 @@ def _unique(found: NDArray[Any]) -> list[int]:
 
 
 def is_gray(pixels: NDArray[Any]) -> bool:
-    """Whether all channels (H, W, channels) are equal."""
+    """Whether all channels (*S, channels) are equal."""
     return bool((pixels[..., 1:] == pixels[..., :1]).all())
 
 

@@ -11,7 +11,14 @@ from engine.data.classes import Classes
 from engine.data.demo import write_demo
 from engine.data.layouts import Case, Found, find
 from engine.data.pairs import some
-from engine.data.read import load_cases, read_image, resolve_channels, resolve_classes
+from engine.data.read import (
+    load_cases,
+    probe_cases,
+    read_image,
+    resolve_channels,
+    resolve_classes,
+    resolve_dims,
+)
 from engine.data.specs import Data
 from engine.data.split import FEWEST, SPLITS, split
 from engine.data.store import Sample, resized
@@ -35,7 +42,7 @@ class Samples:
             name = self.found.cases[index].name
             for note in arrays.notes:
                 self.notes.setdefault(note, {})[name] = None
-            yield Sample(name, arrays.image, arrays.labels, arrays.valid)
+            yield Sample(name, arrays.image, arrays.labels, arrays.valid, arrays.spacing)
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,7 @@ class Dataset:
         classes: foreground classes and what in the masks means them.
         channels: of every image.
         splits: train, val, calib and test → indices into ``found.cases``.
+        dims: 2 of images, 3 of volumes.
         notes: what was done to images, and to which; grows as they are read.
     """
 
@@ -56,6 +64,7 @@ class Dataset:
     classes: Classes
     channels: int
     splits: Mapping[str, tuple[int, ...]]
+    dims: int = 2
     notes: dict[str, dict[str, None]] = field(default_factory=dict)
 
     @classmethod
@@ -83,9 +92,10 @@ class Dataset:
             divided = split(found.cases, data.split, data.split_seed)
         else:
             divided = _recorded(found, splits)
-        return cls(
-            data, found, resolve_classes(found, here), resolve_channels(found, data.color), divided
-        )  # fmt: skip
+        heads = probe_cases(found)
+        dims = resolve_dims(found, heads)
+        channels = resolve_channels(found, data.color, heads)
+        return cls(data, found, resolve_classes(found, here), channels, divided, dims)
 
     def cases(self, part: str) -> list[Case]:
         """The cases of a split."""
@@ -115,6 +125,7 @@ class Dataset:
             "images": len(self.found.cases),
             "classes": list(self.classes.names),
             "channels": self.channels,
+            "dims": self.dims,
             "grouped": self.found.grouped,
             "fingerprint": _fingerprint(self.found),
         }

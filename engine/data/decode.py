@@ -1,63 +1,40 @@
-"""One file → one array, whatever the format.
+"""One file → one array, whatever the format: an image (H, W) or a volume (D, H, W), with or without channels.
 
-Nothing here knows about images and masks: a raster is what the file holds, with
-its palette beside it, because the indices are a mask's values but not an image's.
+A folder whose name ends in .zarr counts as a file.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import h5py
 import imagecodecs
 import numpy as np
 import scipy.io
-import tifffile
-from numpy.typing import NDArray
 from PIL import Image
 
+from engine.data import stacks, volumes, zarrs
+from engine.data.axes import MOST_CHANNELS as MOST_CHANNELS
+from engine.data.axes import arrange
+from engine.data.raster import Array
+from engine.data.raster import Head as Head
+from engine.data.raster import Raster as Raster
+from engine.data.raster import Source as Source
 from engine.errors import InputError
 
-MOST_CHANNELS = 16
-"""A third axis longer than this is depth or time, not channels."""
-
 GRAY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")
-
-Array = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where one array is."""
-
-    path: Path
-    key: str = ""
-    """Variable inside a .mat file, in MATLAB's notation, such as ``groundTruth.Segmentation``."""
-
-
-@dataclass(frozen=True)
-class Raster:
-    """What a file holds."""
-
-    pixels: Array
-    """(H, W) or (H, W, channels), in the file's own dtype; indices where there is a palette."""
-    palette: NDArray[np.uint8] | None = None
-    """(colours, 3)"""
-    alpha: bool = False
-    """An alpha channel was there and is dropped."""
 
 
 def decode(source: Source) -> Raster:
     """Read the array at ``source``: the first frame of a GIF, the first series of a TIFF.
 
     Raises:
-        InputError: the file is missing, empty, corrupt, of an unknown format, or not a 2D image.
+        InputError: the file is missing, empty, corrupt, of an unknown format, or neither image nor volume.
     """
     path = source.path
     reader = _reader(path)
     try:
-        if path.stat().st_size == 0:
+        if path.stat().st_size == 0 and path.is_file():
             raise InputError(f"{path} is empty (0 bytes): replace it or take it out of the folder.")
         raster = reader(source)
     except (InputError, MemoryError):
@@ -65,7 +42,7 @@ def decode(source: Source) -> Raster:
     except Exception as error:  # on a corrupt file every decoder raises what it likes
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"{path} cannot be read as {path.suffix.lstrip('.').upper()} ({reason}): "
+            f"{path} cannot be read as {ending(path).lstrip('.').upper()} ({reason}): "
             "it may be corrupt; replace it or take it out of the folder."
         ) from error
     if raster.pixels.size == 0:
@@ -73,31 +50,43 @@ def decode(source: Source) -> Raster:
     return raster
 
 
-def count_channels(source: Source) -> int:
-    """Channels that an image file stores, from its header where the format has one; a palette counts 3.
+def probe(source: Source, axes: str | None = None) -> Head:
+    """What a file holds, from its header where the format has one.
+
+    Args:
+        source: the file.
+        axes: ``data.axes``; None for those of ``source``.
 
     Raises:
         InputError: as :func:`decode`.
     """
-    reader = _reader(source.path)
+    source = source if axes is None else replace(source, axes=axes)
+    _reader(source.path)
+    read_head = HEADS.get(ending(source.path))
     try:
-        if reader is _picture:
-            depth, kind = _png_head(source.path)
-            if depth == 16:
-                return 1 if kind in (0, 4) else 3
-            with Image.open(source.path) as image:
-                return 3 if image.mode not in GRAY_MODES else 1
-        if reader is _tiff:
-            with tifffile.TiffFile(source.path) as file:
-                series = file.series[0]  # of the pixels only the shape is needed
-                raster = _tiff_raster(np.broadcast_to(np.zeros((), series.dtype), series.shape), series)
-        else:
-            raster = decode(source)
+        return decode(source).head if read_head is None else read_head(source)
+    except (InputError, MemoryError):
+        raise
     except Exception:
-        raster = decode(source)  # says what is wrong
-    if raster.palette is not None:
-        return 3
-    return 1 if raster.pixels.ndim == 2 else int(raster.pixels.shape[2])
+        return decode(source).head  # says what is wrong
+
+
+def count_channels(source: Source) -> int:
+    """Channels that a file stores, as :func:`probe` says."""
+    return probe(source).channels
+
+
+def ending(path: Path | str) -> str:
+    """What tells the format, in small letters: ``.tif``, ``.nii.gz``, ``.ome.zarr``; empty without one."""
+    name = Path(path).name.lower()
+    double = next((each for each in DOUBLE if name.endswith(each)), None)
+    return double or Path(name).suffix
+
+
+def stem(path: Path | str) -> str:
+    """The name of a file without all of its :func:`ending`."""
+    name = Path(path).name
+    return name[: len(name) - len(ending(name))]
 
 
 def read_text(source: Source) -> str:
@@ -113,7 +102,7 @@ def read_text(source: Source) -> str:
 
 
 def _reader(path: Path) -> Callable[[Source], Raster]:
-    reader = READERS.get(path.suffix.lower())
+    reader = READERS.get(ending(path))
     if reader is None:
         raise InputError(f"{path} has an ending that is not read: known are {', '.join(ENDINGS)}.")
     return reader
@@ -144,34 +133,44 @@ def _png_head(path: Path) -> tuple[int, int]:
     return (head[24], head[25]) if head.startswith(b"\x89PNG") and len(head) == 26 else (0, 0)
 
 
-def _tiff(source: Source) -> Raster:
-    with tifffile.TiffFile(source.path) as file:
-        series = file.series[0]
-        return _tiff_raster(np.asarray(series.asarray()), series)
-
-
-def _tiff_raster(pixels: Array, series: Any) -> Raster:
-    page = series.keyframe
-    pixels = _channels_last(pixels, Path(page.parent.filehandle.path), series.axes)
-    if page.photometric == tifffile.PHOTOMETRIC.PALETTE and page.colormap is not None:
-        colors = np.asarray(page.colormap).T
-        return Raster(pixels, (colors >> 8 if colors.max() > 255 else colors).astype(np.uint8))
-    if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and pixels.dtype.kind in "bu":
-        pixels = ~pixels if pixels.dtype == bool else pixels ^ pixels.dtype.type(2**page.bitspersample - 1)
-    alpha = bool(page.extrasamples) and int(page.extrasamples[-1]) in (1, 2) and pixels.ndim == 3
-    return _without_alpha(pixels, alpha)
+def _picture_head(source: Source) -> Head:
+    depth, kind = _png_head(source.path)
+    with Image.open(source.path) as image:
+        width, height = image.size
+        mode = image.mode
+    if depth == 16:
+        return Head((height, width), 1 if kind in (0, 4) else 3, 2, np.dtype(np.uint16))
+    deep = {"1": bool, "I": np.int32, "F": np.float32}
+    dtype = np.dtype(np.uint16 if mode.startswith("I;16") else deep.get(mode, np.uint8))
+    return Head((height, width), 1 if mode in GRAY_MODES else 3, 2, dtype)
 
 
 def _numpy(source: Source) -> Raster:
-    return Raster(_channels_last(np.load(source.path, allow_pickle=False), source.path))
+    return _arranged(np.load(source.path, allow_pickle=False), source)
+
+
+def _numpy_head(source: Source) -> Head:
+    return _arranged(np.load(source.path, mmap_mode="r", allow_pickle=False), source).head
+
+
+def _arranged(pixels: Array, source: Source) -> Raster:
+    order = arrange(pixels.shape, source.path, given=source.axes)
+    return Raster(order.of(pixels), dims=order.dims)
 
 
 def _matlab(source: Source) -> Raster:
-    """MATLAB up to 7.2 by scipy; 7.3 is HDF5, where MATLAB's axes come in reverse."""
+    """MATLAB up to 7.2 by scipy; 7.3 is HDF5, where MATLAB's axes come in reverse.
+
+    MATLAB's volumes are stacks along the third axis: y, x, z, channels.
+    """
     steps = source.key.split(".") if source.key else []
     read = _hdf5 if h5py.is_hdf5(source.path) else _mat5
     values = read(source.path, steps)
-    return Raster(_channels_last(values, source.path) if values.dtype.kind in "buif" else values)
+    if values.dtype.kind not in "buif":
+        return Raster(values)
+    if source.axes is None and arrange(values.shape, source.path).dims == 3:
+        source = replace(source, axes="yxzc")
+    return _arranged(values, source)
 
 
 def _mat5(path: Path, steps: list[str]) -> Array:
@@ -210,39 +209,30 @@ def _without_alpha(pixels: Array, alpha: bool) -> Raster:
     return Raster(kept[..., 0] if kept.shape[-1] == 1 else kept, alpha=True)
 
 
-def _channels_last(pixels: Array, path: Path, axes: str = "") -> Array:
-    """(H, W) or (H, W, channels) from an array whose channels, if any, come first or last.
-
-    The axes' letters decide where the format has them (S samples, C channels, Z and T a stack);
-    else the shorter of the first and last axis is taken for the channels, if it is at most 16 long.
-    """
-    axes = axes if len(axes) == pixels.ndim else "?" * pixels.ndim
-    for axis in (*range(pixels.ndim - 2), -1):  # axes of length 1 before and behind
-        if pixels.ndim > 2 and pixels.shape[axis] == 1 and axes[axis] not in "YX":
-            return _channels_last(pixels.squeeze(axis), path, axes[:axis] + axes[axis:][1:])
-    if pixels.ndim == 2:
-        return pixels
-    stack = pixels.ndim != 3 or any(letter in "ZT" for letter in axes)
-    named = [axis for axis, letter in enumerate(axes) if letter in "SC"]
-    ends = () if stack else sorted((2, 0), key=lambda axis: pixels.shape[axis])
-    short = [axis for axis in ends if pixels.shape[axis] <= MOST_CHANNELS]
-    if stack or not (named or short):
-        raise InputError(
-            f"{path} holds an array of shape {pixels.shape}, not a 2D image: "
-            f"height and width, with up to {MOST_CHANNELS} channels before or behind them, would work."
-        )
-    return np.moveaxis(pixels, (named or short)[0], -1)
-
-
 READERS: dict[str, Callable[[Source], Raster]] = {
     ".png": _picture,
-    ".tif": _tiff,
-    ".tiff": _tiff,
+    ".tif": stacks.tiff,
+    ".tiff": stacks.tiff,
     ".jpg": _picture,
     ".jpeg": _picture,
     ".gif": _picture,
     ".bmp": _picture,
     ".npy": _numpy,
     ".mat": _matlab,
+    **dict.fromkeys(volumes.NIFTI, volumes.nifti),
+    **dict.fromkeys(volumes.ITK, volumes.itk),
+    ".zarr": zarrs.zarray,
+    ".ome.zarr": zarrs.zarray,
+}
+HEADS: dict[str, Callable[[Source], Head]] = {
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".gif", ".bmp"), _picture_head),
+    **dict.fromkeys((".tif", ".tiff"), stacks.tiff_head),
+    ".npy": _numpy_head,
+    **dict.fromkeys(volumes.NIFTI, volumes.nifti_head),
+    **dict.fromkeys(volumes.ITK, volumes.itk_head),
+    **dict.fromkeys((".zarr", ".ome.zarr"), zarrs.zarray_head),
 }
 ENDINGS = tuple(READERS)
+DOUBLE = tuple(each for each in ENDINGS if each.count(".") > 1)
+FOLDERS = (".zarr", ".ome.zarr")
+"""Endings of folders that are one image each."""

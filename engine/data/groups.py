@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from engine.data.decode import stem
 from engine.data.pairs import some
 from engine.errors import InputError
 
@@ -91,7 +92,7 @@ def _read_table(path: Path) -> list[dict[str, str]]:
 
 def _look_up(path: str, known: Mapping[str, str]) -> str | None:
     file = path.rpartition("/")[2]
-    names = (path, file, file.rpartition(".")[0])
+    names = (path, file, stem(file), file.rpartition(".")[0])
     return next((known[name] for name in names if name in known), None)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.data import groups, nnunet
-from engine.data.decode import ENDINGS, read_text
+from engine.data.decode import ENDINGS, FOLDERS, ending, read_text
 from engine.data.decode import Source as Source
 from engine.data.pairs import Matches, Part, check, match, some
 from engine.data.specs import Data
@@ -126,7 +126,7 @@ def find(data: Data) -> Found:
     _require_pairs(root, files, layout, parts)
     notes = [note for part in parts for note in check(root, part, layout.tree)]
     pieces = {path: piece for part in parts for path, piece in part.pieces.items()}
-    cases = _named(root, [case for part in parts for case in _cases(root, part)])
+    cases = _named(root, [case for part in parts for case in _cases(root, part, getattr(data, "axes", None))])
     groups_of, more = _groups(data, root, layout, cases, pieces)
     known_groups = groups_of or [None] * len(cases)
     cases = [replace(case, group=group or case.name) for case, group in zip(cases, known_groups, strict=True)]
@@ -157,10 +157,15 @@ def _root(given: str) -> Path:
 
 
 def _files(root: Path) -> list[str]:
-    """All files below the root, with ``/``, 2 before 10; hidden ones and archives' leftovers are skipped."""
+    """All files below the root, with ``/``, 2 before 10; hidden ones and archives' leftovers are skipped.
+
+    A folder that is one image, such as x.zarr, is a file.
+    """
     files = []
     for folder, folders, names in os.walk(root, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
+        names += [name for name in folders if ending(name) in FOLDERS]
+        folders[:] = [name for name in folders if ending(name) not in FOLDERS]
         below = Path(folder).relative_to(root)
         files += [(below / name).as_posix() for name in names if not name.startswith(".")]
     return sorted(files, key=_natural)
@@ -235,7 +240,7 @@ def _require_pairs(root: Path, files: Sequence[str], layout: Layout, parts: Sequ
         return
     images = [path for part in parts for paths in part.images.values() for path in paths]
     masks = [path for part in parts for paths in part.masks.values() for path in paths]
-    endings = Counter(Path(path).suffix.lower() or "none" for path in files).most_common(3)
+    endings = Counter(ending(path) or "none" for path in files).most_common(3)
     most = ", ".join(ending for ending, _ in endings)
     lying = f"{len(files)} other file{'s' * (len(files) != 1)}, most {most}" if files else "no file"
     seen = f"{some(images, 'image')} and {some(masks, 'mask')}" if images or masks else lying
@@ -246,15 +251,15 @@ def _require_pairs(root: Path, files: Sequence[str], layout: Layout, parts: Sequ
     )
 
 
-def _cases(root: Path, part: Matches) -> list[Case]:
+def _cases(root: Path, part: Matches, axes: str | None) -> list[Case]:
     """A case for each pair, named by its ``{id}``, which need not be unique yet."""
     image_key, mask_key = part.part.image_key, part.part.mask_key
     return [
         Case(
             name=part.pieces[part.images[key][0]].get("id", "_".join(key)),
-            images=tuple(Source(root / path, image_key) for path in part.images[key]),
-            masks=tuple(Source(root / path, mask_key) for path in part.masks[key]),
-            valid=Source(root / part.valids[key][0]) if key in part.valids else None,
+            images=tuple(Source(root / path, image_key, axes) for path in part.images[key]),
+            masks=tuple(Source(root / path, mask_key, axes) for path in part.masks[key]),
+            valid=Source(root / part.valids[key][0], axes=axes) if key in part.valids else None,
             split=part.part.split,
         )
         for key in part.pairs
@@ -272,7 +277,7 @@ def _named(root: Path, cases: Sequence[Case]) -> list[Case]:
     ways = (
         [case.name for case in cases],
         [f"{case.split}_{case.name}" if case.split else case.name for case in cases],
-        [path.rpartition(".")[0] for path in paths],
+        [path[: len(path) - len(ending(path))] for path in paths],
         [f"{number}_{path}" for number, path in enumerate(paths)],
     )
     safe = [[re.sub(r"[^\w.+-]+", "_", name) for name in way] for way in ways]

@@ -22,7 +22,7 @@ from engine.data.decode import ENDINGS
 
 PLACEHOLDER = re.compile(r"\{(\w+)\}|(\*)")
 UNTIED = {"ext", "channel", "part"}
-ANY_ENDING = "|".join(ending.lstrip(".") for ending in ENDINGS)
+ANY_ENDING = "|".join(re.escape(ending.lstrip(".")) for ending in ENDINGS)
 
 
 @dataclass(frozen=True)

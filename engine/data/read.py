@@ -2,21 +2,24 @@
 
 Colour: ``auto`` gives three channels if any image has colour, in which case gray images
 are repeated, and one channel if none has, even if files store gray as RGB. Other numbers
-of channels stay as they are.
+of channels stay as they are, and so do all of volumes, of which files store what was measured.
+
+S is (H, W) of an image, (D, H, W) of a volume.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from math import prod
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.data.classes import Classes, codes, from_table, infer, is_gray, survey, to_labels
-from engine.data.decode import Raster, Source, count_channels, decode
+from engine.data.decode import Head, Raster, Source, decode, probe
 from engine.data.layouts import Case, Found
 from engine.data.specs import Data
 from engine.errors import InputError
@@ -26,22 +29,28 @@ THREADS = 4
 LUMINANCE = (0.299, 0.587, 0.114)
 """Red, green, blue, ITU-R BT.601."""
 
+AT_ONCE = 1 << 29
+"""Bytes of decoded images and masks that may wait to be taken, where one is not larger than that."""
+SIZES = {2: ("px", "height × width"), 3: ("voxels", "depth × height × width")}
+
 Given = TypeVar("Given")
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """The arrays of one case, of the same height and width."""
+    """The arrays of one case, of the same S."""
 
     image: NDArray[Any]
-    """(H, W, channels) uint8, uint16 or float32, finite"""
+    """(*S, channels) uint8, uint16 or float32, finite"""
     labels: NDArray[np.uint8]
-    """(H, W): 0 background, 1 … C, 255 ignored"""
+    """(*S): 0 background, 1 … C, 255 ignored"""
     valid: NDArray[np.bool_] | None
-    """(H, W): the field of view"""
+    """(*S): the field of view"""
     notes: tuple[str, ...]
     """What was done to the image; the same words for each image to which it was done."""
+    spacing: tuple[float, ...] | None = None
+    """mm along each axis of S, as the image's file says; None where it does not."""
 
 
 def read_image(case: Case, channels: int | None = None) -> NDArray[Any]:
@@ -51,10 +60,11 @@ def read_image(case: Case, channels: int | None = None) -> NDArray[Any]:
     A palette is expanded, an alpha channel dropped.
 
     Returns:
-        (H, W, channels) uint8, uint16 or float32
+        (*S, channels) uint8, uint16 or float32
 
     Raises:
-        InputError: unreadable, not finite, or a number of channels that cannot become ``channels``.
+        InputError: unreadable, not finite, channels that differ in size or place, or a number of them
+            that cannot become ``channels``.
     """
     return _read_image(case, channels)[0]
 
@@ -63,53 +73,40 @@ def read_labels(case: Case, classes: Classes) -> NDArray[np.uint8]:
     """The masks as class indices; several masks are merged, a later class over an earlier one.
 
     Returns:
-        (H, W): 0 background, 1 … C, 255 ignored
+        (*S): 0 background, 1 … C, 255 ignored
 
     Raises:
         InputError: unreadable, sizes that differ, or a value that no class names.
     """
-    merged: NDArray[np.uint8] | None = None
-    for source in case.masks:
-        labels = to_labels(decode(source), classes, str(source.path))
-        if merged is not None:
-            _require_size(labels, merged, f"the mask {source.path}", f"the mask {case.masks[0].path}")
-        merged = labels if merged is None else np.maximum(merged, labels)
-    if merged is None:
-        raise InputError(f"the image {case.images[0].path} has no mask: a labelled one is needed here.")
-    return merged
+    return _read_labels(case, classes)[0]
 
 
 def read_valid(case: Case) -> NDArray[np.bool_] | None:
     """The field of view: where its file is not 0 (black); None without one.
 
     Returns:
-        (H, W)
+        (*S)
 
     Raises:
         InputError: unreadable, or nothing is inside.
     """
-    if case.valid is None:
-        return None
-    inside = np.asarray(codes(decode(case.valid), True, str(case.valid.path)) != 0)
-    if not inside.any():
-        raise InputError(f"the field of view {case.valid.path} is black all over: white inside is needed.")
-    return inside
+    return None if case.valid is None else _read_valid(case.valid)[0]
 
 
 def load_case(case: Case, classes: Classes, channels: int | None = None) -> Loaded:
     """Read a case and check that its arrays fit together.
 
     Raises:
-        InputError: as the functions above, or sizes that differ.
+        InputError: as the functions above, or sizes or places that differ.
     """
-    image, notes = _read_image(case, channels)
-    labels = read_labels(case, classes)
-    valid = read_valid(case)
-    _require_size(labels, image, f"the mask {case.masks[0].path}", f"the image {case.images[0].path}")
-    if valid is not None and case.valid is not None:
-        field = f"the field of view {case.valid.path}"
-        _require_size(valid, image, field, f"the image {case.images[0].path}")
-    return Loaded(image, labels, valid, notes)
+    image, grid, notes = _read_image(case, channels)
+    labels, own = _read_labels(case, classes)
+    _require_fit(own, grid)
+    valid = None
+    if case.valid is not None:
+        valid, field = _read_valid(case.valid)
+        _require_fit(field, grid)
+    return Loaded(image, labels, valid, notes, grid.spacing)
 
 
 def load_cases(
@@ -128,7 +125,8 @@ def load_cases(
     """
     cases = [found.cases[index] for index in indices]
     empty = True
-    for loaded in _ahead(partial(load_case, classes=classes, channels=channels), cases):
+    most = _lookahead([(*case.images, *case.masks) for case in cases[:1]])
+    for loaded in _ahead(partial(load_case, classes=classes, channels=channels), cases, most):
         empty = empty and not ((loaded.labels > 0) & (loaded.labels < 255)).any()
         yield loaded
     if cases and empty and not may_be_empty:
@@ -150,32 +148,67 @@ def resolve_classes(found: Found, data: Data) -> Classes:
         return from_table(data.classes, data.rest)
     if found.classes is not None:
         return from_table(found.classes, found.rest if found.rest and data.rest == "refuse" else data.rest)
-    return infer(_ahead(_survey, [source for case in found.cases for source in case.masks]))
+    sources = [source for case in found.cases for source in case.masks]
+    return infer(_ahead(_survey, sources, _lookahead([sources[:1]])))
 
 
 def _survey(source: Source) -> tuple[str, list[int] | None, list[int]]:
     return (str(source.path), *survey(decode(source), str(source.path)))
 
 
-def resolve_channels(found: Found, color: str) -> int:
+def probe_cases(found: Found) -> tuple[Head, ...]:
+    """The head of each case's image, with the channels of all its files.
+
+    Raises:
+        InputError: an unreadable file.
+    """
+    return tuple(_ahead(_probe_case, found.cases))
+
+
+def _probe_case(case: Case) -> Head:
+    heads = [probe(source) for source in case.images]
+    return replace(heads[0], channels=sum(head.channels for head in heads))
+
+
+def resolve_dims(found: Found, heads: Sequence[Head]) -> int:
+    """2 if all cases are images, 3 if all are volumes; ``heads`` as :func:`probe_cases` gives them.
+
+    Raises:
+        InputError: there are both.
+    """
+    first = {head.dims: case for case, head in reversed(list(zip(found.cases, heads, strict=True)))}
+    if len(first) > 1:
+        image, volume = first[2].images[0].path, first[3].images[0].path
+        count = sum(head.dims == 3 for head in heads)
+        raise InputError(
+            f"{found.root} holds images and volumes ({len(heads) - count} and {count}, such as {image} and "
+            f"{volume}): one kind only would work, and data.axes says what files without names of axes are."
+        )
+    return next(iter(first), 2)
+
+
+def resolve_channels(found: Found, color: str, heads: Sequence[Head] | None = None) -> int:
     """Channels that all images shall have: what ``data.color`` (auto, gray, rgb) means for these images.
 
     ``auto`` looks at headers; at pixels only while all images may yet turn out to be gray stored as RGB.
+    Volumes keep the channels that they have.
 
     Raises:
         InputError: numbers of channels that cannot be made equal.
     """
     if color in ("gray", "rgb"):
         return 1 if color == "gray" else 3
-    counts = [sum(map(count_channels, case.images)) for case in found.cases]
-    if not set(counts) <= {1, 3}:
+    heads = probe_cases(found) if heads is None else heads
+    counts = [head.channels for head in heads]
+    volumes = any(head.dims == 3 for head in heads)
+    if volumes or not set(counts) <= {1, 3}:
         if len(set(counts)) == 1:
             return counts[0]
         odd = next(case for case, count in zip(found.cases, counts, strict=True) if count != counts[0])
         raise InputError(
             f"the images have {', '.join(map(str, sorted(set(counts))))} channels "
             f"({found.cases[0].images[0].path} and {odd.images[0].path} differ): "
-            "the same number in all, or only 1 and 3, would work."
+            f"the same number in all{'' if volumes else ', or only 1 and 3,'} would work."
         )
     rgb = [case for case, count in zip(found.cases, counts, strict=True) if count == 3]
     if any(len(case.images) > 1 for case in rgb):  # three files are three channels, whatever they show
@@ -188,25 +221,71 @@ def _shows_color(case: Case) -> bool:
     return not is_gray(read_image(case))
 
 
-def _read_image(case: Case, channels: int | None) -> tuple[NDArray[Any], tuple[str, ...]]:
-    rasters = [decode(source) for source in case.images]
-    planes = [picture(raster, str(source.path)) for raster, source in zip(rasters, case.images, strict=True)]
-    for plane, source in zip(planes, case.images, strict=True):
-        _require_size(plane, planes[0], f"the channel {source.path}", f"the channel {case.images[0].path}")
+@dataclass(frozen=True)
+class _Grid:
+    """Where the pixels of a file are."""
+
+    what: str
+    """The file, in words."""
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...] | None
+    affine: NDArray[np.float64] | None
+
+
+def _grid(raster: Raster, source: Source, noun: str) -> _Grid:
+    return _Grid(f"the {noun} {source.path}", raster.shape, raster.spacing, raster.affine)
+
+
+def _read_image(case: Case, channels: int | None) -> tuple[NDArray[Any], _Grid, tuple[str, ...]]:
+    noun = "image" if len(case.images) == 1 else "channel"
+    planes: list[NDArray[Any]] = []
+    grids: list[_Grid] = []
+    alpha = False
+    for source in case.images:
+        raster = decode(source)
+        alpha |= raster.alpha
+        grids.append(_grid(raster, source, noun))
+        _require_fit(grids[-1], grids[0])
+        planes.append(picture(raster, str(source.path)))
     same = len({plane.dtype for plane in planes}) == 1
-    image = np.concatenate(planes if same else [plane.astype(np.float32) for plane in planes], axis=2)
-    notes = ("an alpha channel was dropped",) if any(raster.alpha for raster in rasters) else ()
-    return with_channels(image, channels, str(case.images[0].path)), notes
+    if len(planes) > 1:
+        planes = [np.concatenate(planes if same else [plane.astype(np.float32) for plane in planes], axis=-1)]
+    notes = ("an alpha channel was dropped",) if alpha else ()
+    grid = replace(grids[0], what=f"the image {case.images[0].path}")
+    return with_channels(planes[0], channels, str(case.images[0].path)), grid, notes
+
+
+def _read_labels(case: Case, classes: Classes) -> tuple[NDArray[np.uint8], _Grid]:
+    merged: tuple[NDArray[np.uint8], _Grid] | None = None
+    for source in case.masks:
+        raster = decode(source)
+        grid = _grid(raster, source, "mask")
+        labels = to_labels(raster, classes, str(source.path))
+        if merged is not None:
+            _require_fit(grid, merged[1])
+            labels = np.maximum(labels, merged[0])
+        merged = labels, merged[1] if merged else grid
+    if merged is None:
+        raise InputError(f"the image {case.images[0].path} has no mask: a labelled one is needed here.")
+    return merged
+
+
+def _read_valid(source: Source) -> tuple[NDArray[np.bool_], _Grid]:
+    raster = decode(source)
+    inside = np.asarray(codes(raster, True, str(source.path)) != 0)
+    if not inside.any():
+        raise InputError(f"the field of view {source.path} is black all over: white inside is needed.")
+    return inside, _grid(raster, source, "field of view")
 
 
 def picture(raster: Raster, file: str) -> NDArray[Any]:
-    """What a file holds as an image, as :func:`read_image` says: (H, W, channels).
+    """What a file holds as an image, as :func:`read_image` says: (*S, channels).
 
     Raises:
         InputError: not real, or not finite.
     """
     pixels = raster.pixels if raster.palette is None else raster.palette[raster.pixels]
-    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    pixels = pixels[..., None] if pixels.ndim == raster.dims else pixels
     if pixels.dtype.kind not in "buif":
         raise InputError(f"{file} holds {pixels.dtype} as intensities: real numbers would work.")
     if pixels.dtype == bool:
@@ -217,7 +296,8 @@ def picture(raster: Raster, file: str) -> NDArray[Any]:
         pixels = pixels.astype(np.float32)
     if not np.isfinite(pixels).all():
         count = int((~np.isfinite(pixels)).sum())
-        raise InputError(f"{file} holds {count} pixels that are NaN or infinite: finite ones are needed.")
+        unit = "pixels" if raster.dims == 2 else "voxels"
+        raise InputError(f"{file} holds {count} {unit} that are NaN or infinite: finite ones are needed.")
     return pixels
 
 
@@ -227,7 +307,7 @@ def with_channels(
     """An image with 1 or 3 channels in place of 3 or 1.
 
     Args:
-        image: (H, W, channels) as :func:`picture` gives it, or some of its rows.
+        image: (*S, channels) as :func:`picture` gives it, or some of its rows.
         channels: how many it shall have; None for those that it has.
         file: its name, for errors.
         gray: whether all channels of the whole image are equal, where only rows of it are given.
@@ -235,11 +315,11 @@ def with_channels(
     Raises:
         InputError: a number of channels that cannot become this one.
     """
-    count = image.shape[2]
+    count = image.shape[-1]
     if channels is None or channels == count:
         return image
     if channels == 3 and count == 1:
-        return np.repeat(image, 3, axis=2)
+        return np.repeat(image, 3, axis=-1)
     if channels == 1 and count == 3:
         if is_gray(image) if gray is None else gray:
             return image[..., :1]
@@ -253,23 +333,60 @@ def with_channels(
     )
 
 
-def _require_size(array: NDArray[Any], other: NDArray[Any], what: str, than: str) -> None:
-    if array.shape[:2] != other.shape[:2]:
-        (height, width), (high, wide) = array.shape[:2], other.shape[:2]
+def _require_fit(grid: _Grid, other: _Grid) -> None:
+    """Refuse sizes that differ, and places in the world that do, where both files name theirs."""
+    if grid.shape != other.shape:
+        size, than = (
+            f"{' × '.join(map(str, each.shape))} {SIZES[len(each.shape)][0]}" for each in (grid, other)
+        )
         raise InputError(
-            f"{what} is {height} × {width} px (height × width) but {than} is {high} × {wide} px: "
+            f"{grid.what} is {size} ({SIZES[len(grid.shape)][1]}) but {other.what} is {than}: "
             "equal sizes are needed."
+        )
+    if grid.affine is None or other.affine is None:
+        return
+    apart, voxel = _apart(grid.affine, other.affine, grid.shape)
+    if apart > voxel / 2:
+        raise InputError(
+            f"{grid.what} lies up to {apart:.3g} mm away from {other.what} by their affines, more than half "
+            f"a voxel of {voxel:.3g} mm: files on the same grid are needed."
         )
 
 
-def _ahead(function: Callable[[Given], Result], given: Sequence[Given]) -> Iterator[Result]:
-    """``map`` in order, a few results ahead in threads; what is not needed any more is not begun."""
-    with ThreadPoolExecutor(THREADS) as pool:
+def _apart(
+    one: NDArray[np.float64], other: NDArray[np.float64], shape: tuple[int, ...]
+) -> tuple[float, float]:
+    """mm between the corners of two grids of the same shape at most, and the shortest side of a voxel.
+
+    Between the corners, places differ less: both maps are affine.
+    """
+    whole = (1,) * (3 - len(shape)) + shape
+    corners = np.array([[*index, 1] for index in np.ndindex(2, 2, 2)]) * [*(n - 1 for n in whole), 1]
+    distances = np.linalg.norm((corners @ (one - other).T)[:, :3], axis=1)
+    sides = np.linalg.norm(one[:3, 3 - len(shape) : 3], axis=0)
+    return float(distances.max()), float(sides.min())
+
+
+def _lookahead(first: Sequence[Sequence[Source]]) -> int:
+    """How many images and masks may be decoded ahead, by the size of the first, if there is one."""
+    most = 2 * THREADS
+    for sources in first:
+        heads = [probe(source) for source in sources]
+        size = sum(prod(head.shape) * head.channels * min(head.dtype.itemsize, 4) for head in heads)
+        most = min(most, max(1, AT_ONCE // max(1, size)))
+    return most
+
+
+def _ahead(
+    function: Callable[[Given], Result], given: Sequence[Given], most: int = 2 * THREADS
+) -> Iterator[Result]:
+    """``map`` in order, up to ``most`` results ahead in threads; what is not needed any more is not begun."""
+    with ThreadPoolExecutor(min(THREADS, most)) as pool:
         waiting: deque[Future[Result]] = deque()
         try:
             for each in given:
                 waiting.append(pool.submit(function, each))
-                if len(waiting) > 2 * THREADS:
+                if len(waiting) > most:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

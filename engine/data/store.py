@@ -37,12 +37,14 @@ class Sample:
         image: (H, W, channels), any real dtype.
         labels: uint8 (H, W), 0 background, 1…C classes, 255 ignored.
         valid: bool (H, W) or None.
+        spacing: mm along each spatial axis, or None where the file says nothing.
     """
 
     name: str
     image: NDArray[Any]
     labels: NDArray[np.uint8]
     valid: NDArray[np.bool_] | None
+    spacing: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)

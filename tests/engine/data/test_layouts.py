@@ -136,8 +136,8 @@ def test_nnunet_without_description_infers_classes(tmp_path: Path, put: Put) -> 
         ({"background": 0, "whole": [1, 2], "core": [2]}, {}, "regions that overlap"),
         (
             {"background": 0, "heart": 1},
-            {"file_ending": ".nii.gz"},
-            "file_ending '.nii.gz', which is not read",
+            {"file_ending": ".docx"},
+            "file_ending '.docx', which is not read",
         ),
         (["heart"], {}, "is not nnU-Net's description"),
     ],
@@ -407,8 +407,8 @@ def test_roots_refused(tmp_path: Path) -> None:
 def test_nothing_found(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no pairs .*images/NAME.png.*found no file.*nnunet.*\.png"):
         found_in(tmp_path)
-    (tmp_path / "scan.nii.gz").write_text("")
-    with pytest.raises(InputError, match=r"found 1 other file, most \.gz"):
+    (tmp_path / "scan.docx").write_text("")
+    with pytest.raises(InputError, match=r"found 1 other file, most \.docx"):
         found_in(tmp_path)
 
 

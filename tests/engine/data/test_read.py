@@ -222,16 +222,6 @@ def test_missing_and_unknown_files(tmp_path: Path) -> None:
         read_image(case(tmp_path / "a.docx"))
 
 
-def test_volumes_are_refused(tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", np.zeros((20, 30, 40)))
-    tifffile.imwrite(
-        tmp_path / "a.tif", np.zeros((3, 30, 40), np.uint8), imagej=True, metadata={"axes": "ZYX"}
-    )
-    for name in ("a.npy", "a.tif"):
-        with pytest.raises(InputError, match="not a 2D image"):
-            read_image(case(tmp_path / name))
-
-
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
 def test_values_that_are_not_finite(put: Put, value: float) -> None:
     pixels = GRAY.astype(float)
