@@ -1,4 +1,4 @@
-"""What calibrate says, and what uses its T: commands that work, what chose T, what is left out and promised."""
+"""What calibrate says, and what uses its T: commands that work, what chose T, what is left out, promises."""
 
 import json
 import shlex
