@@ -28,7 +28,8 @@ USUAL = 0.5
 LEVEL = 0.95
 """Of bands and intervals."""
 SLACK = 0.1
-"""Share of α by which CRC's bound at T must fall short of it to be explained."""
+"""Share of α by which CRC's bound at T, and of critical thresholds that tie at T, from which it is explained
+that more is kept than promised."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def of_test(row: GuaranteeRow) -> str:
         if count.short:
             chance = percent(count.chance) if count.chance >= 1e-4 else f"below {percent(1e-4)}"
             judged += f" Chance of so few: {chance}."
-        elif row.tied and count.kept > (1 - row.rule.alpha) * count.of:
+        elif row.tied >= SLACK * row.choice.n and row.tied and count.kept > (1 - row.rule.alpha) * count.of:
             judged += f" More than 1 − α = {percent(1 - row.rule.alpha)}, as those that tie at T are kept."
     if row.silent:
         judged = ": T = ∞ promises nothing." if row.choice.threshold else ": T = 0 misses nothing."

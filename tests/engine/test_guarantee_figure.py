@@ -129,6 +129,12 @@ def test_ties_at_t_are_said_to_keep_more() -> None:
     assert made.tied == 6
     assert of_calibration(made) == "T = 0.75, the 4th lowest of 10 critical thresholds; 6 others equal it."
     assert of_test(made).endswith("More than 1 − α = 60 %, as those that tie at T are kept.")
+    # Of 60 one other equals T, which explains nothing.
+    few = Units(tuple((np.array([0.5 if at < 2 else 0.5 + at / 200], np.float32),) for at in range(60)))
+    rule = Cls(epsilon=0, alpha=0.02)
+    low = GuaranteeRow("vessel", rule, rule.bind()(few), few, tests)
+    assert low.tied == 1
+    assert "tie" not in of_test(low)
     bound = Crc(alpha=0.4)
     made = GuaranteeRow("vessel", bound, bound.bind()(calibration), calibration, tests)
     # At T one of ten is missed, above it eight: (1 + 1) / 11 and (8 + 1) / 11.
