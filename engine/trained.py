@@ -16,7 +16,7 @@ from engine.config import RunConfig, read_file, resolve
 from engine.data.normalize import normalised, white
 from engine.data.passes import affine_of
 from engine.data.rows import Rows, rows_of
-from engine.data.store import resized
+from engine.data.store import frame_of, resized
 from engine.device import find_device
 from engine.errors import InputError
 from engine.head import labels
@@ -92,6 +92,7 @@ class Trained:
         if weights is not None and there and not file.is_file():
             raise InputError(f"the run {root} has no checkpoint {weights}: {' or '.join(there)} would work.")
         classes = tuple(info["dataset"]["classes"])
+        dims = int(info["dataset"].get("dims", 2))
         here = find_device(device)
         state = checkpoint.load(file)
         network = build_network(config, info["dataset"]["channels"], len(classes), here, pretrained=False)
@@ -104,9 +105,8 @@ class Trained:
             ) from None
         network.eval()
         prediction = config.prediction
-        predictor = Predictor(
-            network, config.head(len(classes)), here, None, prediction.tile, prediction.overlap
-        )  # fmt: skip
+        tile = prediction.tile_of(dims)
+        predictor = Predictor(network, config.head(len(classes)), here, None, tile, prediction.overlap)
         return cls(root, config, info, classes, predictor, int(state["epoch"]), file.name)
 
     def tiled(self, tile: int | None) -> "Trained":
@@ -135,8 +135,9 @@ class Trained:
             "tile": predictor.tile,
             "overlap": predictor.overlap,
             "data.size": None if data.size is None else list(data.size),
+            "data.spacing": None if data.spacing is None else list(data.spacing),
             "data.normalization": data.normalization,
-            "size": "native" if data.size is None else size,
+            "size": "native" if data.size is None and data.spacing is None else size,
             "head": predictor.head,
             "classes": list(self.classes),
             "channels": self.channels,
@@ -187,7 +188,7 @@ class Trained:
         return replace(rows_of(resized(whole, size, labels=False), rows.name), before_band=rows.before_band)
 
     def _resized(self, rows: Rows) -> tuple[int, ...] | None:
-        size = self.config.data.size
+        size = frame_of(rows.shape[:-1], rows.spacing, self.config.data)
         return None if size == rows.shape[:-1] else size
 
     def affine(self, rows: Rows, top: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -292,7 +293,7 @@ class Trained:
     def masks(self, p: NDArray[np.float32], threshold: Threshold = None) -> NDArray[np.bool_]:
         """Masks of each class, bool (C, *S), from probabilities (C, *S), by :meth:`rule`."""
         if threshold is None and self.predictor.head == "softmax":
-            return np.asarray(self.label_map(p) == np.arange(1, len(p) + 1)[:, None, None])
+            return np.asarray(self.label_map(p) == np.arange(1, len(p) + 1).reshape(-1, *[1] * (p.ndim - 1)))
         each = np.asarray(0.5 if threshold is None else threshold, np.float32)
         return np.asarray(p >= each.reshape(-1, *[1] * (p.ndim - 1)))
 
