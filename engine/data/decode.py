@@ -116,14 +116,14 @@ def _picture(source: Source) -> Raster:
     with Image.open(source.path) as image:
         if image.mode == "P":
             palette = np.asarray(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
-            return Raster(np.asarray(image), palette)
+            return Raster(np.array(image), palette)
         if image.mode in ("LA", "RGBA"):
             return _without_alpha(np.asarray(image), alpha=True)
         if image.mode == "PA":
             return _without_alpha(np.asarray(image.convert("RGBA")), alpha=True)
         if image.mode in ("CMYK", "YCbCr", "LAB", "HSV", "RGBX", "RGBa"):
-            return Raster(np.asarray(image.convert("RGB")))
-        return Raster(np.asarray(image))
+            return Raster(np.array(image.convert("RGB")))
+        return Raster(np.array(image))  # a copy, as Pillow's own memory is not to be written
 
 
 def _png_head(path: Path) -> tuple[int, int]:
