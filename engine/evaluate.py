@@ -138,7 +138,7 @@ def evaluate(root: Path, options: Any) -> tuple[Trained, Summary, Timing, list[s
         "checkpoint": trained.file,
         "epoch": trained.epoch,
         "images": len(scored),
-        "chose_threshold": chose,
+        **({} if decided.entry is None else {"chose_threshold": chose}),
     }
     folder = root / "report"
     content = results.content(head, summary, timing)
