@@ -157,6 +157,7 @@ def test_test_images_that_chose_t_do_not_pass_for_a_test(
     assert "no test of T" not in warned()
     assert evaluate.main([str(one), "--threshold", "0.5", "--no-figures"]) == 0
     assert "no test of T" not in said(capsys)
+    assert "chose_threshold" not in json.loads((one / "report" / "test.json").read_text("utf-8"))
 
 
 def test_validation_images_that_chose_t_do_not_pass_for_a_test(
