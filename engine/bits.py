@@ -138,6 +138,11 @@ class PackedMasks:
         start = extra * BYTE - halo
         return unpacked[..., start : start + window.size[-1] + 2 * halo]
 
+    def any(self, window: Window) -> Tensor:
+        """Whether any mask of each image is True somewhere in its window: bool (B,), on the bits' device."""
+        where, inside = self._where(window, [0] * len(window.size))
+        return (self.bits[:, where] * inside).movedim(0, 1).flatten(1).any(dim=1)
+
     def write(self, window: Window, masks: Tensor) -> None:
         """Store masks; what lies outside the image is lost.
 

@@ -58,13 +58,21 @@ class Training(Spec):
     """CPU threads; without it, torch decides."""
 
 
+TILES = {2: 1024, 3: 128}
+"""Lengths of tiles of images and of volumes where `prediction.tile` says nothing."""
+
+
 class Prediction(Spec):
     """How whole images are predicted: in validation, in the watched images, and by the commands."""
 
-    tile: int = setting(1024, ge=32, unit="px")
-    """Longer sides are predicted in overlapping tiles of this length."""
+    tile: int | None = setting(None, ge=32, unit="px")
+    """Longer sides are predicted in overlapping tiles of this length. Without it 1024, for volumes 128."""
     overlap: float = setting(0.25, ge=0, le=0.9)
     """Share of a tile by which neighbours overlap; they are blended with Gaussian weights."""
+
+    def tile_of(self, dims: int) -> int:
+        """Length of a tile of images (2) or volumes (3), in pixels."""
+        return self.tile if self.tile is not None else TILES[dims]
 
 
 class Watch(Spec):
@@ -75,7 +83,8 @@ class Watch(Spec):
     val: int = setting(2, ge=0, unit="images")
     """Validation images."""
     longest: int = setting(1024, ge=64, unit="px", advanced=True)
-    """A longer side is cut to a fixed central crop of this length."""
+    """Of a longer side, a fixed crop of this length about the middle of the mask is kept; of a volume no more
+    voxels than an image of this side has pixels."""
 
 
 def _usual_loss(fields: dict[str, Any]) -> Any:

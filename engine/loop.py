@@ -21,7 +21,7 @@ from engine.errors import InputError
 from engine.head import foreground
 from engine.losses.guides import Guides
 from engine.modulation.strategies import Trend
-from engine.prepare import Prepared, misses_from, prepare
+from engine.prepare import Prepared, last_channels, misses_from, prepare
 from engine.record import Progress
 from engine.validate import Validation, validate, whole
 
@@ -218,9 +218,9 @@ class Batch:
     """A batch as the network sees it: augmented, everything on the device.
 
     Attributes:
-        image: float32 (B, channels, h, w).
-        truth, grown: bool (B, C, h, w); grown is None where the loss sees the truth.
-        valid: bool (B, 1, h, w) or None.
+        image: float32 (B, channels, *S).
+        truth, grown: bool (B, C, *S); grown is None where the loss sees the truth.
+        valid: bool (B, 1, *S) or None.
         draw: what happened to each image.
         guides: of the truth, for the losses that ask for them.
     """
@@ -235,10 +235,9 @@ class Batch:
     @classmethod
     def augmented(cls, frames: Frames, grown: Tensor | None, config: RunConfig, epoch: int) -> "Batch":
         """Augment frames; image and all masks go through one sampling grid together."""
-        height, width = frames.window.size
         draw = augment.draw(
             config.augment, config.training.seed, epoch, frames.window.ids, frames.visits,
-            (height, width), frames.image.device,
+            frames.window.size, frames.image.device,
         )  # fmt: skip
         masks = [mask for mask in (frames.truth, grown, frames.valid, frames.tube) if mask is not None]
         image, moved, inside = augment.apply(draw, frames.image, torch.cat(masks, dim=1), frames.zero)
@@ -251,11 +250,11 @@ class Batch:
         if draw.resampled:
             valid = inside if valid is None else valid & inside
         if config.training.channels_last:
-            image = image.contiguous(memory_format=torch.channels_last)
+            image = image.contiguous(memory_format=last_channels(image.ndim - 2))
         return cls(image, truth, seen, valid, draw, Guides(tube, distance, epoch))
 
     def misses(self, prediction: Tensor) -> Tensor:
-        """This batch's false negatives, bool (B, C, h, w), back in the images' own frames."""
+        """This batch's false negatives, bool (B, C, *S), back in the images' own frames."""
         return augment.undo(self.draw, missed(prediction, self.truth, self.valid))
 
 

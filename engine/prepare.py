@@ -74,13 +74,14 @@ def prepare(
     head = config.head(classes)
     objectives.check(config.loss, head, classes)
     misses_from(config)
+    window = config.data.window(dataset.dims)
+    network = build_network(config, dataset.channels, classes, device, dataset.dims, pretrained=pretrained)
     train, val = load(config, dataset, device, cache)
-    network = build_network(config, dataset.channels, classes, device, pretrained=pretrained)
     # No larger than the largest image, so that small images are not mostly padding.
-    largest = train.shapes.amax(dim=0).tolist()
-    window = (min(config.data.window[0], largest[0]), min(config.data.window[1], largest[1]))
+    window = tuple(map(min, window, train.shapes.amax(dim=0).tolist()))
     loader = Loader(
-        train, window, settings.batch_size, config.data.patches_per_image, settings.seed, device
+        train, window, settings.batch_size, config.data.patches_per_image, settings.seed, device,
+        config.data.foreground,
     )  # fmt: skip
     return Prepared(
         train=train,
@@ -94,7 +95,7 @@ def prepare(
         ),
         loader=loader,
         predictor=Predictor(
-            network, head, device, dtype, config.prediction.tile, config.prediction.overlap
+            network, head, device, dtype, config.prediction.tile_of(dataset.dims), config.prediction.overlap
         ),
         watched=watch(config, train, val, dataset),
         dtype=dtype,
@@ -160,7 +161,13 @@ def maps_for(config: RunConfig, classes: int) -> store.Maps:
 
 
 def build_network(
-    config: RunConfig, image_channels: int, classes: int, device: torch.device, *, pretrained: bool = True
+    config: RunConfig,
+    image_channels: int,
+    classes: int,
+    device: torch.device,
+    dims: int = 2,
+    *,
+    pretrained: bool = True,
 ) -> nn.Module:
     """The network on the device with its starting weights: the seed's, and those of ``model.weights``.
 
@@ -169,20 +176,21 @@ def build_network(
         image_channels: channels of the images.
         classes: number of foreground classes.
         device: where it goes.
+        dims: spatial axes of the images, 2 or 3.
         pretrained: False where a checkpoint is loaded next, so that ``model.weights`` is not needed again.
 
     Raises:
         InputError: a network for images of other dimensions, or weights that do not fit.
     """
-    if config.model.spatial_dims != 2:
-        raise InputError(
-            f"model.spatial_dims is {config.model.spatial_dims}, but the images of a run have 2 dimensions: "
-            "use model.spatial_dims 2."
-        )
+    model = (config.model if pretrained else config.model.from_scratch()).of_dims(dims)
     torch.manual_seed(config.training.seed)
     outputs = channels(config.head(classes), classes)
-    model = config.model if pretrained else config.model.from_scratch()
     network: nn.Module = model.bind()(image_channels, outputs)
     if config.training.channels_last:
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = network.to(memory_format=last_channels(dims))  # type: ignore[call-overload]
     return network.to(device)
+
+
+def last_channels(dims: int) -> torch.memory_format:
+    """The format in which channels lie last in memory, for images (2) or volumes (3)."""
+    return torch.channels_last if dims == 2 else torch.channels_last_3d

@@ -47,7 +47,7 @@ def validate(ready: Prepared, val: Store, progress: Progress) -> Validation | No
         None if ``progress.stop`` was set meanwhile.
     """
     losses: list[Tensor] = []
-    counts: list[metrics.Confusion] = []
+    total: Tensor | None = None
     for frames in whole(val, ready):
         if progress.stop:
             return None
@@ -55,8 +55,13 @@ def validate(ready: Prepared, val: Store, progress: Progress) -> Validation | No
         guides = Guides(frames.tube, frames.distance, progress.epoch)
         losses += [ready.objective(logits, frames.truth, frames.valid, guides)] * len(logits)
         prediction = foreground(logits, ready.predictor.head) >= 0.5
-        counts.append(metrics.confusion(prediction, frames.truth, valid=frames.valid))
-    count = metrics.Confusion(*(torch.cat(part).cpu() for part in zip(*counts, strict=True)))
+        part = torch.stack(metrics.confusion(prediction, frames.truth, valid=frames.valid))
+        if total is None:
+            total = part.new_zeros((len(part), len(val), part.shape[2]))
+        # An image may come in parts, which are counted together.
+        total.index_add_(1, frames.window.ids.to(total.device), part)
+    assert total is not None  # a split is not empty
+    count = metrics.Confusion(*total.cpu())
     dice = metrics.dice(count)
     return Validation(
         loss=float(torch.stack(losses).mean()),

@@ -1,5 +1,7 @@
 """Watched images: what a viewer sees of every epoch."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from engine.bits import BYTE, Window
 from engine.config import RunConfig
 from engine.data.dataset import Dataset
 from engine.data.store import Frames, Store
@@ -17,14 +20,28 @@ from engine.record import WatchedItem
 
 @dataclass(frozen=True)
 class Watched:
-    """A watched image: its frames, and the part of them that is kept."""
+    """A watched image, or the crop of it that is kept.
+
+    Attributes:
+        frames: of the crop, which is all that the network is given.
+        split: train or val.
+        image: the crop as it is shown, (*S, channels).
+        scale: extents of its pixels, see :class:`engine.record.WatchedItem`.
+        name: the image's.
+        origin: first pixel of the crop in the image's frame.
+    """
 
     frames: Frames
     split: str
     image: NDArray[Any]
     scale: tuple[float, ...]
     name: str
-    box: tuple[slice, ...]
+    origin: tuple[int, ...]
+
+    @property
+    def box(self) -> tuple[slice, ...]:
+        """The crop's part of the frames, whose rows are whole bytes."""
+        return tuple(slice(length) for length in self.image.shape[:-1])
 
     def modulated(self, modulation: NoModulation) -> NDArray[np.bool_]:
         """The mask that the loss sees in the epoch that begins, bool (C, *S)."""
@@ -44,27 +61,51 @@ class Watched:
         return WatchedItem(
             name=self.name,
             split=self.split,
-            image=self.image[self.box],
+            image=self.image,
             truth=self.frames.truth[0].cpu().numpy()[:, *self.box],
             valid=valid[0, 0].cpu().numpy()[self.box],
-            origin=tuple(part.start for part in self.box),
+            origin=self.origin,
             scale=self.scale,
         )
 
 
 def watch(config: RunConfig, train: Store, val: Store | None, dataset: Dataset) -> list[Watched]:
-    """The first images of train and val, whole, or a central crop of a long one."""
+    """The first images of train and val: whole, or of a large one a crop about the middle of its truth."""
     items = []
     for images, split, count in ((train, "train", config.watch.train), (val, "val", config.watch.val)):
         if images is None:
             continue
         for number in range(min(count, len(images))):
-            ids = torch.tensor([number])
-            frames = images.read(images.whole([number]), torch.zeros_like(ids), images.device)
             extent = images.extents[number].tolist()
-            kept = [min(length, config.watch.longest) for length in extent]
-            starts = [(length - keep) // 2 for length, keep in zip(extent, kept, strict=True)]
-            box = tuple(slice(a, a + n) for a, n in zip(starts, kept, strict=True))
+            kept = cropped(extent, config.watch.longest)
+            origin = placed(images.centre(number), kept, extent) if kept != extent else [0] * len(kept)
+            size = (*kept[:-1], -(-kept[-1] // BYTE) * BYTE)
+            ids = torch.tensor([number])
+            window = Window(ids, torch.tensor([origin]), size)
+            frames = images.read(window, torch.zeros_like(ids), images.device)
+            box = tuple(slice(first, first + length) for first, length in zip(origin, kept, strict=True))
             image, scale = dataset.picture(split, number)
-            items.append(Watched(frames, split, image, scale, images.names[number], box))
+            # A copy, so that the whole image can be let go.
+            crop = np.ascontiguousarray(image[box])
+            items.append(Watched(frames, split, crop, scale, images.names[number], tuple(origin)))
     return items
+
+
+def cropped(extent: Sequence[int], longest: int) -> list[int]:
+    """Lengths of the crop that is kept of an image (H, W) or a volume (D, H, W).
+
+    No side is longer than `longest`, and a volume has no more voxels than an image of that side has pixels.
+    """
+    side = longest
+    while math.prod(min(length, side) for length in extent) > longest**2:
+        side -= 1
+    return [min(length, side) for length in extent]
+
+
+def placed(centre: Sequence[int], kept: Sequence[int], extent: Sequence[int]) -> list[int]:
+    """First pixel of a crop about a pixel, inside the image; the last axis starts on a whole byte."""
+    first = [
+        min(max(0, middle - length // 2), whole - length)
+        for middle, length, whole in zip(centre, kept, extent, strict=True)
+    ]
+    return [*first[:-1], first[-1] // BYTE * BYTE]

@@ -3,6 +3,8 @@
 An image is first brightened and stretched in contrast, then turned (exactly), then warped: rotation, zoom and
 elastic deformation are one sampling grid, through which image, truth, valid and modulated mask go together.
 Only the images that resample in this batch pass through the grid; the others keep their pixels exactly.
+Volumes (D, h, w) are changed in the plane of their slices, all slices of one alike, and may be mirrored
+along their depth: so slices that lie further apart than their pixels are not mixed.
 """
 
 import math
@@ -14,12 +16,12 @@ from torch import Tensor
 
 from engine.data.chance import Stream, bits, uniforms
 from engine.data.specs import Augment
-from engine.data.turns import turn, unturn
+from engine.data.turns import DEEP, turn, unturn
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What happens to each of the B images of a batch, h × w px each. All tensors on the device."""
+    """What happens to each of the B images of a batch, h × w px (a slice) each. All tensors on the device."""
 
     codes: Tensor
     """(B,) int64: mirror and quarter turn, see :mod:`engine.data.turns`."""
@@ -43,7 +45,7 @@ def draw(
     epoch: int,
     ids: Tensor,
     visits: Tensor,
-    size: tuple[int, int],
+    size: tuple[int, ...],
     device: torch.device | str = "cpu",
 ) -> Draw:
     """Draw the changes of a batch.
@@ -57,11 +59,13 @@ def draw(
         epoch: 1…E.
         ids: (B,) int64, numbers of the images; on the CPU, so that nothing waits for the device.
         visits: (B,) int64 on the CPU, which crop of that image in the epoch, from 0.
-        size: height, width of the batch in px.
+        size: (h, w) or (D, h, w) of the batch in px.
         device: of the batch.
     """
-    u = uniforms(seed, epoch, ids, visits, 16, Stream.AUGMENT).view(-1, 8, 2).unbind(1)
-    flips, quarters, for_angle, for_zoom, for_alpha, for_brightness, for_contrast, for_sigma = u
+    u = uniforms(seed, epoch, ids, visits, 18, Stream.AUGMENT).view(-1, 9, 2).unbind(1)
+    flips, quarters, for_angle, for_zoom, for_alpha, for_brightness, for_contrast, for_sigma, for_depth = u
+    mirrored = (for_depth[:, 0] < settings.flip) & (len(size) == 3)
+    plane = (size[-2], size[-1])
     p = settings.probability
     angle = _chosen(for_angle, p, (-settings.rotation, settings.rotation), 0.0)
     zoom = _chosen(for_zoom, p, settings.scale, 1.0)
@@ -71,17 +75,17 @@ def draw(
     contrast = _chosen(for_contrast, p, settings.contrast, 1.0)
 
     rows = ((angle != 0) | (zoom != 1) | (alpha != 0)).nonzero()[:, 0]
-    source = _affine(angle[rows], zoom[rows], size, device)
+    source = _affine(angle[rows], zoom[rows], plane, device)
     bent = (alpha[rows] != 0).nonzero()[:, 0]
     if len(bent):
         which = rows[bent]
-        noise = _noise(seed, epoch, ids[which].to(device), visits[which].to(device), size)
+        noise = _noise(seed, epoch, ids[which].to(device), visits[which].to(device), plane)
         shift = elastic(noise, alpha[which], sigma[which])
         source[bent.to(device)] += shift.permute(0, 2, 3, 1)
 
     factors = torch.stack([brightness, contrast], dim=1)
     return Draw(
-        codes=_codes(settings, flips, quarters, square=size[0] == size[1]).to(device),
+        codes=(_codes(settings, flips, quarters, square=plane[0] == plane[1]) + DEEP * mirrored).to(device),
         rows=rows.to(device),
         source=source,
         factors=factors.float().to(device) if bool((factors != 1).any()) else None,
@@ -92,32 +96,34 @@ def apply(draw: Draw, image: Tensor, masks: Tensor, zero: Tensor) -> tuple[Tenso
     """Change a batch as drawn.
 
     Args:
-        draw: from :func:`draw`, for the size of this batch.
-        image: (B, ch, h, w) float32, normalised.
-        masks: (B, M, h, w) bool, everything that goes with the image, stacked.
+        draw: from :func:`draw`, for the size of this batch, S.
+        image: (B, ch, *S) float32, normalised.
+        masks: (B, M, *S) bool, everything that goes with the image, stacked.
         zero: (B, ch) float32, the normalised value of raw intensity 0: brightness is a factor on raw values.
 
     Returns:
-        image, masks as given, and inside: (B, 1, h, w) bool, False where a pixel came from outside the frame;
+        image, masks as given, and inside: (B, 1, *S) bool, False where a pixel came from outside the frame;
         image is 0 and masks are False there.
     """
     if draw.factors is not None:
-        brightness, contrast = draw.factors[:, :, None, None, None].unbind(1)
-        image = _intensity(image, brightness, contrast, zero[..., None, None])
+        ones = [1] * (image.ndim - 2)
+        brightness, contrast = draw.factors.view(-1, 2, 1, *ones).unbind(1)
+        image = _intensity(image, brightness, contrast, zero.view(*zero.shape, *ones))
     inside = torch.ones_like(masks[:, :1])
     if draw.resampled:
-        inside[draw.rows] = ~_outside(draw.source)
+        outside = _outside(draw.source)
+        inside[draw.rows] = ~(outside if inside.ndim == 4 else outside[:, :, None])
     return move(draw, image), move(draw, masks), inside
 
 
 def move(draw: Draw, x: Tensor) -> Tensor:
-    """The geometric part of :func:`apply`, for masks and for maps in float32: (B, C, h, w), as given."""
+    """The geometric part of :func:`apply`, for masks and for maps in float32: (B, C, *S), as given."""
     x = turn(x, draw.codes)
     return x.index_copy_(0, draw.rows, _sample(x[draw.rows], draw.source)) if draw.resampled else x
 
 
 def undo(draw: Draw, x: Tensor) -> Tensor:
-    """Bring masks or predictions (B, C, h, w) of a changed batch back into the images' own frame, exactly.
+    """Bring masks or predictions (B, C, *S) of a changed batch back into the images' own frame, exactly.
 
     Raises:
         ValueError: the draw resampled, which cannot be undone.
@@ -151,7 +157,9 @@ def elastic(noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
 
 
 def _sample(x: Tensor, source: Tensor) -> Tensor:
-    """Read (K, C, h, w) at ``source``: bilinear for float32, else nearest; 0 or False outside the frame."""
+    """Read (K, C, *S) at ``source``: bilinear for float32, else nearest; 0 or False outside the frame."""
+    if x.ndim == 5:
+        return _sample(x.flatten(1, 2), source).view(x.shape)
     height, width = x.shape[-2:]
     if x.is_floating_point():
         grid = (2 * source + 1) / torch.tensor([width, height], device=x.device) - 1
@@ -215,5 +223,5 @@ def _affine(angle: Tensor, zoom: Tensor, size: tuple[int, int], device: torch.de
 def _intensity(image: Tensor, brightness: Tensor, contrast: Tensor, zero: Tensor) -> Tensor:
     """Brightness about ``zero``, then contrast about the mean of each image and channel, in one pass."""
     lift = zero * (1 - brightness)
-    mean = image.mean(dim=(2, 3), keepdim=True) * brightness + lift
+    mean = image.mean(dim=tuple(range(2, image.ndim)), keepdim=True) * brightness + lift
     return image * (brightness * contrast) + (lift * contrast + mean * (1 - contrast))

@@ -21,27 +21,30 @@ class Loader:
     """The training windows of a store: whole frames where they have the window's size, else crops.
 
     In an epoch each image is covered by as many crops as fit side by side, on a grid that lies
-    elsewhere in each epoch, so no pixel is visited twice; `limit` takes a random part of them.
+    elsewhere in each epoch, so no pixel is visited twice; `limit` takes a random part of them, in which
+    those that hold a class are as frequent as `foreground` says.
 
     Attributes:
         store: the training images.
-        size: height, width of a window.
+        size: (H, W) or (D, H, W) of a window.
         batch: windows in a step; the last step takes what is left.
         limit: crops from an image in an epoch at the most, or None.
+        foreground: where `limit` leaves crops out, the share of those taken that shall hold a class.
         seed: of the run.
         device: where batches are wanted.
     """
 
     store: Store
-    size: tuple[int, int]
+    size: tuple[int, ...]
     batch: int
     limit: int | None
     seed: int
     device: torch.device
+    foreground: float = 0.0
 
     @property
     def _fitting(self) -> Tensor:
-        """int64 (N, 2): windows that fit side by side along each axis, one where the image is smaller."""
+        """int64 (N, D): windows that fit side by side along each axis, one where the image is smaller."""
         return (self.store.shapes.cpu() // torch.tensor(self.size)).clamp(min=1)
 
     @property
@@ -81,27 +84,62 @@ class Loader:
 
     def _plan(self, epoch: int) -> tuple[Tensor, Tensor, Tensor]:
         """Image, slot in its grid and corner of each window of the epoch, ordered by image."""
-        fitting, shapes = self._fitting, self.store.shapes.cpu()
-        counts = fitting.prod(dim=1)
+        counts = self._fitting.prod(dim=1)
         ids = torch.repeat_interleave(torch.arange(len(counts)), counts)
         slots = torch.arange(len(ids)) - torch.repeat_interleave(counts.cumsum(0) - counts, counts)
-        if self.limit is not None:
-            rank = uniforms(self.seed, epoch, ids, slots + 1, 1, Stream.CROP)[:, 0]
-            by_image = torch.argsort(rank + ids, stable=True)
-            kept = by_image[(slots < self.limit)].sort().values
-            ids, slots = ids[kept], slots[kept]
-        images = torch.arange(len(counts))
-        place = uniforms(self.seed, epoch, images, torch.zeros_like(images), 2, Stream.CROP)
+        corners = self._grid(epoch)[ids] + self._cells(ids, slots) * torch.tensor(self.size)
+        if self.limit is None or not bool((counts > self.limit).any()):
+            return ids, slots, corners
+        rank = uniforms(self.seed, epoch, ids, slots + 1, 1, Stream.CROP)[:, 0]
+        if self.foreground:
+            rank = rank - self._promoted(epoch, ids, corners, rank)
+        kept = places(ids, rank) < self.limit
+        return ids[kept], slots[kept], corners[kept]
+
+    def _promoted(self, epoch: int, ids: Tensor, corners: Tensor, rank: Tensor) -> Tensor:
+        """float64 (windows,): 1 for those that go before all others of their image, as they hold a class."""
+        assert self.limit is not None
+        images = torch.arange(len(self.store))
+        # As many as the share says; whether what is left of one makes another is drawn for each image.
+        rest = uniforms(self.seed, epoch, images, torch.zeros_like(images), 4, Stream.CROP)[:, 3]
+        wanted = (self.limit * self.foreground + rest).floor()
+        held = self.store.holds(ids, corners, self.size)
+        return (held & (places(ids, torch.where(held, rank, rank + 1)) < wanted[ids])).double()
+
+    def _grid(self, epoch: int) -> Tensor:
+        """int64 (N, D): where the grid of each image begins in an epoch."""
+        fitting, shapes = self._fitting, self.store.shapes.cpu()
+        images, axes = torch.arange(len(shapes)), len(self.size)
+        place = uniforms(self.seed, epoch, images, torch.zeros_like(images), axes, Stream.CROP)
         slack = (shapes - fitting * torch.tensor(self.size)).clamp(min=0)
         # Drawn from beyond both ends and clamped, so that the border, where few grids lie, is seen often.
         # Rounded to the nearest place, so that both ends are as likely.
         beyond = torch.tensor(self.size) / 4
         start = (place * (slack + 2 * beyond) - beyond).clamp(min=0).minimum(slack)
-        unit = torch.tensor([1, BYTE])
-        start = (start / unit).round().long() * unit
-        row, column = slots // fitting[ids, 1], slots % fitting[ids, 1]
-        corners = start[ids] + torch.stack([row, column], dim=1) * torch.tensor(self.size)
-        return ids, slots, corners
+        unit = torch.tensor([*[1] * (axes - 1), BYTE])
+        return (start / unit).round().long() * unit
+
+    def _cells(self, ids: Tensor, slots: Tensor) -> Tensor:
+        """int64 (windows, D): the place of each window in its image's grid."""
+        fitting, cells = self._fitting[ids], []
+        for axis in reversed(range(len(self.size))):
+            cells.append(slots % fitting[:, axis])
+            slots = slots // fitting[:, axis]
+        return torch.stack(cells[::-1], dim=1)
+
+
+def places(ids: Tensor, rank: Tensor) -> Tensor:
+    """Place of each window among those of its image, int64 (windows,), 0 for the lowest rank.
+
+    Args:
+        ids: int64 (windows,), ascending.
+        rank: float64 (windows,), in [-1, 2); equal ones in their order.
+    """
+    counts = torch.bincount(ids)
+    by_image = torch.argsort(rank + 3 * ids, stable=True)
+    place = torch.empty_like(ids)
+    place[by_image] = torch.arange(len(ids)) - (counts.cumsum(0) - counts)[ids[by_image]]
+    return place
 
 
 def ahead(items: Iterator[T], depth: int = 2) -> Iterator[T]:

@@ -5,23 +5,35 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, field_validator, model_validator
 
+from engine.errors import InputError
 from engine.spec import Spec, setting
 
 
-def _pair(value: Any) -> Any:
-    """256 and "256" mean (256, 256); "256,320" and "256x320" mean height, width."""
+def _lengths(value: Any) -> Any:
+    """256 and "256" mean (256, 256); "256,320" and "256x320" height, width; three depth, height, width."""
     if isinstance(value, str):
-        parts = value.lower().replace("x", ",").split(",")
-        value = [int(part) for part in parts] if all(p.strip().isdigit() for p in parts) else value
+        parts = [part.strip() for part in value.lower().replace("x", ",").split(",")]
+        value = [int(part) for part in parts] if all(map(str.isdigit, parts)) else value
     if isinstance(value, list | tuple) and len(value) == 1:
         value = value[0]
     return (value, value) if isinstance(value, int) else value
 
 
-Length = Annotated[int, setting(..., ge=8, le=65536)]
-Size = Annotated[tuple[Length, Length], BeforeValidator(_pair)]
+def _spacings(value: Any) -> Any:
+    """ "1, 0.5, 0.5" means three numbers."""
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+Length = Annotated[int, setting(..., ge=1, le=1_048_576)]
+Size = Annotated[tuple[Length, ...], setting(..., min_length=2, max_length=3), BeforeValidator(_lengths)]
+Step = Annotated[float, setting(..., gt=0)]
+Spacing = Annotated[tuple[Step, ...], setting(..., min_length=2, max_length=3), BeforeValidator(_spacings)]
 Interval = tuple[float, float]
 Share = Annotated[float, setting(..., ge=0, le=1)]
+
+
+PATCHES = {2: (256, 256), 3: (96, 96, 96)}
+"""Crops of images and of volumes where `data.patch` says nothing."""
 
 
 class Data(Spec):
@@ -47,12 +59,23 @@ class Data(Spec):
     rest: Literal["refuse", "background", "ignore"] = setting("refuse", advanced=True)
     """Mask values that no class and not 0 (black) names: refuse to train, take as background, or
     leave those pixels out of everything."""
-    size: Size | None = None
-    """Resize every image to height, width. Without it images keep their native size."""
-    patch: Size = setting((256, 256), unit="px")
-    """Height, width of the crops that training takes from images at native size; multiples of 8."""
+    size: Size | None = setting(None, unit="px")
+    """Resize every image to height, width (volumes to depth, height, width). Without it images keep
+    their native size."""
+    spacing: Spacing | None = setting(None, unit="mm", advanced=True)
+    """Resample every volume to voxels of this depth, height, width, by the spacing that its file gives.
+    Without it voxels stay as they are."""
+    patch: Size | None = setting(None, unit="px")
+    """Height, width (of volumes depth, height, width) of the crops that training takes from images at
+    native size; multiples of 8. Without it 256, 256, and 96, 96, 96 for volumes."""
     patches_per_image: int | None = setting(None, ge=1, advanced=True)
     """Crops from an image in an epoch at the most; without it as many as fit side by side."""
+    foreground: Share = setting(0.33, advanced=True)
+    """Where `patches_per_image` leaves crops out: the share of those taken that shall hold a class, if
+    there are as many. The others are taken from all."""
+    axes: str | None = setting(None, advanced=True)
+    """Axes of the files that do not name theirs (NPY, zarr, plain TIFF), a letter each: `zyx` is a volume,
+    `yxc` and `cyx` an image with channels behind or before. Without it an axis of up to 16 is channels."""
     color: Literal["auto", "gray", "rgb"] = setting("auto", advanced=True)
     """Channels that the network sees; `auto` is RGB if any image has colour."""
     normalization: Literal["zscore", "unit", "percentile", "imagenet"] = "zscore"
@@ -63,16 +86,35 @@ class Data(Spec):
     Under 10 images all are train."""
     split_seed: int = setting(0, ge=0, advanced=True)
     """Seed of the split, apart from training's, so that several seeds share one split."""
-    cache: Literal["auto", "device", "memory", "disk"] = setting("auto", advanced=True)
+    cache: Literal["auto", "device", "memory", "disk", "none"] = setting("auto", advanced=True)
     """Where decoded images are kept: on the training device, in memory, or in a memory-mapped file
-    of the run directory; `auto` takes the first that has room."""
+    of the run directory; `auto` takes the first that has room. `none` keeps none: each crop is read from
+    its file (zarr, OME-Zarr, tiled TIFF), as `auto` does where such files are too large for memory."""
 
-    @property
-    def window(self) -> tuple[int, int]:
-        """Height, width of what a training step sees of an image: all of it if resized, else a crop."""
-        if self.size is None:
-            return self.patch
-        return self.size[0], -(-self.size[1] // 8) * 8
+    def window(self, dims: int = 2) -> tuple[int, ...]:
+        """What a training step sees of an image, (H, W) or (D, H, W): all of it if resized, else a crop.
+
+        Args:
+            dims: spatial axes of the images, 2 or 3.
+
+        Raises:
+            InputError: lengths for another number of axes.
+        """
+        self.require_dims(dims)
+        if self.size is not None:
+            return (*self.size[:-1], -(-self.size[-1] // 8) * 8)
+        return self.patch if self.patch is not None else PATCHES[dims]
+
+    def require_dims(self, dims: int) -> None:
+        """Raise InputError if size, spacing or patch have another number of lengths than images have axes."""
+        for name in ("size", "spacing", "patch"):
+            given = getattr(self, name)
+            if given is not None and len(given) != dims:
+                kind, axes = ("images", "height, width") if dims == 2 else ("volumes", "depth, height, width")
+                raise InputError(
+                    f"data.{name} has {len(given)} numbers, {', '.join(map(str, given))}, but these are "
+                    f"{kind}: {dims} are needed ({axes})."
+                )
 
     def located(self) -> "Data":
         """The same with an absolute root, so that the settings hold from any folder."""
@@ -82,11 +124,32 @@ class Data(Spec):
 
     @field_validator("patch")
     @classmethod
-    def _bytes(cls, value: tuple[int, int]) -> tuple[int, int]:
-        if any(length % 8 for length in value):
-            near = tuple(-(-length // 8) * 8 for length in value)
-            raise ValueError(f"multiples of 8 are needed, as {near[0]}, {near[1]} would be")
+    def _bytes(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if value is not None and any(length % 8 for length in value):
+            near = ", ".join(str(-(-length // 8) * 8) for length in value)
+            raise ValueError(f"multiples of 8 are needed, as {near} would be")
         return value
+
+    @field_validator("size")
+    @classmethod
+    def _long_enough(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if value is not None and min(value[-2:]) < 8:
+            raise ValueError("height and width of 8 or more are needed")
+        return value
+
+    @field_validator("axes")
+    @classmethod
+    def _letters(cls, value: str | None) -> str | None:
+        known = ("yx", "yxc", "cyx", "zyx", "zyxc", "czyx", "zcyx")
+        if value is not None and value not in known:
+            raise ValueError(f"one of {', '.join(known)} is needed")
+        return value
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "Data":
+        if self.size is not None and self.spacing is not None:
+            raise ValueError("size and spacing both say how images are resized: only one of them is needed")
+        return self
 
     @field_validator("split")
     @classmethod
@@ -100,9 +163,10 @@ class Augment(Spec):
     """Random changes of each training image, drawn anew in every epoch, on the device."""
 
     flip: Share = 0.5
-    """Probability of a mirror image, for each axis."""
+    """Probability of a mirror image, for each axis; of volumes all three."""
     quarter_turn: Share = 0.5
-    """Probability of a turn by 90°, 180° or 270° (of 180° where the crop is not square)."""
+    """Probability of a turn by 90°, 180° or 270° (of 180° where the crop is not square). Volumes are turned,
+    rotated, zoomed and deformed in the plane of height and width, all slices alike."""
     probability: Share = 0.15
     """Probability of each change below, where it is switched on."""
     rotation: float = setting(0.0, ge=0, le=180, unit="°")

@@ -1,10 +1,12 @@
 """The store: all decoded images of a split in one flat buffer, with their masks packed beside them.
 
 Images of any sizes share one layout, so a batch of crops is one gather and no image is handled on
-its own in a training step. An image's frame is the image, resized if asked, its rows padded to
-whole bytes. The padding is invalid, and so is what a window shows beyond a frame.
+its own in a training step. S is the shape of an image, (H, W), or of a volume, (D, H, W). An image's
+frame is the image, resized if asked, its rows padded to whole bytes. The padding is invalid, and so
+is what a window shows beyond a frame.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
@@ -23,7 +25,10 @@ from engine import fingerprint
 from engine.bits import BYTE, PackedMasks, Window, flat_index
 from engine.data.normalize import CLIPPED, affine, normalised, white
 from engine.data.specs import Data
+from engine.errors import InputError
 
+MOST_BYTES = 1 << 22
+"""Packed pixels whose places are worked out at once; each takes tens of bytes."""
 IGNORED = 255
 """Label of pixels that count nowhere."""
 
@@ -34,9 +39,9 @@ class Sample:
 
     Attributes:
         name: the case's name.
-        image: (H, W, channels), any real dtype.
-        labels: uint8 (H, W), 0 background, 1…C classes, 255 ignored.
-        valid: bool (H, W) or None.
+        image: (*S, channels), any real dtype.
+        labels: uint8 (*S), 0 background, 1…C classes, 255 ignored.
+        valid: bool (*S) or None.
         spacing: mm along each spatial axis, or None where the file says nothing.
     """
 
@@ -54,12 +59,13 @@ class Frames:
     Attributes:
         window: where it was read; on the CPU.
         visits: int64 (B,) on the CPU, which crop of its image in this epoch.
-        image: float32 (B, channels, h, w), normalised.
-        truth: bool (B, C, h, w).
-        valid: bool (B, 1, h, w), or None where every pixel is.
+        image: float32 (B, channels, *size), normalised.
+        truth: bool (B, C, *size).
+        valid: bool (B, 1, *size), or None where every pixel is.
         zero: float32 (B, channels), the normalised value of raw intensity 0.
-        tube: bool (B, C, h, w), tubed skeletons of the truth, or None where no loss asked for them.
-        distance: float32 (B, C, h, w), signed distance to the truth's boundary in px, or None.
+        tube: bool (B, C, *size), tubed skeletons of the truth, or None where no loss asked for them.
+        distance: float32 (B, C, *size), signed distance to the truth's boundary, or None. In pixels of
+            the finest axis where the spacing of a volume is known.
     """
 
     window: Window
@@ -77,12 +83,12 @@ class Maps:
     """What some losses are told of each image's truth beside the truth itself: made once, when it is decoded.
 
     Attributes:
-        tube: bool mask (H, W) → bool (H, W), or None where no loss wants it.
-        distance: bool mask (H, W) → float (H, W), or None.
+        tube: bool mask (*S) → bool (*S), or None where no loss wants it.
+        distance: bool mask (*S) and relative spacing or None → float (*S), or None.
     """
 
     tube: Callable[[NDArray[np.bool_]], NDArray[np.bool_]] | None = None
-    distance: Callable[[NDArray[np.bool_]], NDArray[np.floating[Any]]] | None = None
+    distance: Callable[[NDArray[np.bool_], Sequence[float] | None], NDArray[np.floating[Any]]] | None = None
 
 
 @dataclass(frozen=True)
@@ -94,8 +100,8 @@ class Store:
         pixels: uint8 or float16 (all pixels, channels), frame after frame.
         scale, shift, zero: float32 (N, channels); ``pixels * scale + shift`` is normalised.
         clipped: whether normalised values are clipped to 0…1.
-        shapes: int64 (N, 2), the frames.
-        extents: int64 (N, 2) on the CPU, the image's part of its frame, from the frame's first pixel.
+        shapes: int64 (N, D), the frames, of D spatial axes.
+        extents: int64 (N, D) on the CPU, the image's part of its frame, from the frame's first pixel.
         truth: packed (N, C).
         offsets: int64 (N,), first pixel of each frame.
         valid: packed (N, 1), or None where every pixel of every frame is valid.
@@ -139,24 +145,38 @@ class Store:
         if valid is None and not self.truth.contains(window):
             valid = inside.expand(where.shape)[:, None]
         scale, shift, zero = (x[here.ids].to(device) for x in (self.scale, self.shift, self.zero))
-        image = raw.to(device).float().mul_(scale[:, None, None]).add_(shift[:, None, None])
+        scale, shift = (x.view(len(x), *[1] * len(window.size), -1) for x in (scale, shift))
+        image = raw.to(device).float().mul_(scale).add_(shift)
         if self.clipped:
             image.clamp_(0, 1)
         tube = self.tube.read(here).to(device) if self.tube is not None else None
         distance = None
         if self.distance is not None:
-            distance = self.distance[where].to(device).float().permute(0, 3, 1, 2)
+            distance = self.distance[where].to(device).float().movedim(-1, 1)
         return Frames(
             window=window,
             visits=visits,
             # The channels lie last in memory, which is what channels-last convolutions want.
-            image=image.permute(0, 3, 1, 2),
+            image=image.movedim(-1, 1),
             truth=truth.to(device),
             valid=None if valid is None else valid.to(device),
             zero=zero,
             tube=tube,
             distance=distance,
         )
+
+    def holds(self, ids: Tensor, corners: Tensor, size: tuple[int, ...]) -> Tensor:
+        """Whether each window has a pixel of any class, bool (windows,) on the CPU.
+
+        Args:
+            ids, corners, size: as of a :class:`Window`, for any number of windows.
+        """
+        step = max(1, MOST_BYTES // (math.prod(size) // BYTE))
+        parts = [
+            self.truth.any(Window(ids[start : start + step], corners[start : start + step], size)).cpu()
+            for start in range(0, len(ids), step)
+        ]
+        return torch.cat(parts)
 
     def whole(self, ids: Sequence[int]) -> Window:
         """The window that takes whole frames; they must have one shape."""
@@ -172,6 +192,13 @@ class Store:
             )
         }  # fmt: skip
         return replace(self, mapped=False, **moved)
+
+    def centre(self, number: int) -> list[int]:
+        """The pixel in the middle of an image's truth, of all classes; in its own middle where it has none."""
+        mask = self.truth.read(self.whole([number]))[0].any(dim=0)
+        if not mask.any():
+            return [length // 2 for length in self.extents[number].tolist()]
+        return [round(float(along)) for along in mask.nonzero().double().mean(dim=0)]
 
     def batches(self, size: int) -> Iterator[Window]:
         """Whole frames, up to `size` of one shape at a time: for passes in evaluation mode."""
@@ -189,9 +216,38 @@ class Store:
         return self.pixels.nbytes + sum(packed) + (0 if self.distance is None else self.distance.nbytes)
 
 
-def resized(array: NDArray[Any], size: tuple[int, int] | None, *, labels: bool) -> NDArray[Any]:
-    """Resize (H, W) or (H, W, channels): images linearly with antialiasing, labels to the nearest pixel."""
-    if size is None or array.shape[:2] == size:
+def frame_of(shape: Sequence[int], spacing: Sequence[float] | None, data: Data) -> tuple[int, ...] | None:
+    """The size at which a network sees an image.
+
+    Args:
+        shape: S, the image's own.
+        spacing: of its pixels along each axis in mm, or None where its file says nothing.
+        data: size and spacing.
+
+    Returns:
+        ``data.size``, or what gives pixels of ``data.spacing``; None where the image stays as it is.
+
+    Raises:
+        InputError: ``data.spacing`` is asked of an image whose own is not known.
+    """
+    data.require_dims(len(shape))
+    if data.spacing is None:
+        return data.size
+    if spacing is None:
+        raise InputError(
+            f"data.spacing is {', '.join(f'{x:g}' for x in data.spacing)} mm, but a file gives no spacing: "
+            "NIfTI, NRRD, MHA and OME-Zarr do; data.size would work for any."
+        )
+    return tuple(
+        max(1, round(length * own / wanted))
+        for length, own, wanted in zip(shape, spacing, data.spacing, strict=True)
+    )
+
+
+def resized(array: NDArray[Any], size: tuple[int, ...] | None, *, labels: bool) -> NDArray[Any]:
+    """Resize labels (*S) or an image (*S, channels): images linearly with antialiasing, labels to the nearest
+    pixel. None, or the size that it has, changes nothing."""
+    if size is None or array.shape[: len(size)] == size:
         return array
     if labels:
         out = resize(array, size, order=0, preserve_range=True, anti_aliasing=False)  # type: ignore[no-untyped-call]
@@ -201,9 +257,9 @@ def resized(array: NDArray[Any], size: tuple[int, int] | None, *, labels: bool) 
     return np.asarray(out.round().astype(np.uint8) if array.dtype == np.uint8 else out.astype(np.float32))
 
 
-def frame_shape(shape: tuple[int, int]) -> tuple[int, int]:
+def frame_shape(shape: Sequence[int]) -> tuple[int, ...]:
     """Frame of an image: the image, with whole bytes a row."""
-    return shape[0], -(-shape[1] // BYTE) * BYTE
+    return *shape[:-1], -(-shape[-1] // BYTE) * BYTE
 
 
 class _Pixels:
@@ -216,7 +272,7 @@ class _Pixels:
         self._file: BinaryIO | None = None
 
     def append(self, frame: NDArray[Any]) -> None:
-        """Add (h, w, channels), uint8 or float16, of the same kind and channels as all others."""
+        """Add (*S, channels), uint8 or float16, of the same kind and channels as all others."""
         self._waiting.append(np.ascontiguousarray(frame.reshape(-1, frame.shape[-1])))
         self._bytes += frame.nbytes
         if self._file is None and self._path is not None and self._bytes > self._budget:
@@ -280,7 +336,7 @@ def fill(
     maps = maps if maps is not None else Maps()
     if budget is None:
         budget = psutil.virtual_memory().available / 2
-    budgets = {"disk": 0.0, "memory": float("inf"), "device": float("inf"), "auto": budget}
+    budgets = {"disk": 0.0, "memory": math.inf, "device": math.inf, "auto": budget}
     try:
         with closing(_Pixels(budgets[data.cache], cache)) as pixels:
             return _fill(samples, classes, data, pixels, maps, keep_bytes=True)
@@ -295,15 +351,15 @@ def _fill(
     names: list[str] = []
     digests: list[str] = []
     scalings: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
-    shapes: list[tuple[int, int]] = []
-    extents: list[tuple[int, int]] = []
+    shapes: list[tuple[int, ...]] = []
+    extents: list[tuple[int, ...]] = []
     truths: list[Tensor] = []
     valids: list[Tensor] = []
     tubes: list[Tensor] = []
     distances: list[Tensor] = []
     for sample in samples:
-        image, scale, shift = seen(sample.image, data)
-        labels, valid = framed(sample, data.size)
+        image, scale, shift = seen(sample.image, sample.spacing, data)
+        labels, valid = framed(sample, image.shape[:-1])
         zero = shift
         if image.dtype != np.uint8 and keep_bytes and names:
             raise _MixedKindsError
@@ -312,32 +368,33 @@ def _fill(
             # Clipped, where it is, before float16, which ends at 65504.
             image = normalised(image, scale, shift, data.normalization).astype(np.float16)
             scale, shift = np.ones_like(scale), np.zeros_like(shift)
-        height, width = image.shape[:2]
-        shape = frame_shape((height, width))
+        extent = image.shape[:-1]
+        shape, box = frame_shape(extent), tuple(slice(length) for length in extent)
         pixels.append(_padded(image, shape))
         inside = np.zeros(shape, dtype=bool)
-        inside[:height, :width] = valid
+        inside[box] = valid
         truth = np.zeros((classes, *shape), dtype=bool)
-        truth[:, :height, :width] = (labels == np.arange(1, classes + 1)[:, None, None]) & valid
+        truth[:, *box] = (labels == np.arange(1, classes + 1).reshape(-1, *[1] * len(shape))) & valid
         names.append(sample.name)
         digests.append(fingerprint.image(sample.image))
         scalings.append((scale, shift, zero))
         shapes.append(shape)
-        extents.append((height, width))
+        extents.append(extent)
         truths.append(_packed(truth))
         # Of the image's part of the frame, so that padding does not open a mask that fills the image.
-        own = truth[:, :height, :width]
+        own = truth[:, *box]
         if maps.tube is not None:
             tube = np.zeros_like(truth)
-            tube[:, :height, :width] = [maps.tube(mask) for mask in own]
+            tube[:, *box] = [maps.tube(mask) for mask in own]
             tubes.append(_packed(tube))
         if maps.distance is not None:
             # Float16 keeps one part in 2048, up to more pixels than a side can have.
             distance = np.zeros((*shape, classes), np.float16)
-            distance[:height, :width] = np.stack([maps.distance(mask) for mask in own], axis=-1)
+            relative = relative_spacing(sample, extent)
+            distance[box] = np.stack([maps.distance(mask, relative) for mask in own], axis=-1)
             distances.append(torch.from_numpy(distance.reshape(-1, classes)))
         valids.append(_packed(inside[None]))
-    frames = torch.tensor(shapes, dtype=torch.int64).reshape(-1, 2)
+    frames = torch.tensor(shapes, dtype=torch.int64)
     areas = frames.prod(dim=1)
     scales, shifts, zeros = (torch.from_numpy(np.stack(part)) for part in zip(*scalings, strict=True))
     everywhere = all(bool((bits == 255).all()) for bits in valids)
@@ -349,7 +406,7 @@ def _fill(
         zero=zeros,
         clipped=data.normalization in CLIPPED,
         shapes=frames,
-        extents=torch.tensor(extents, dtype=torch.int64).reshape(-1, 2),
+        extents=torch.tensor(extents, dtype=torch.int64),
         offsets=areas.cumsum(0) - areas,
         truth=PackedMasks(frames, classes, "cpu", torch.cat(truths, dim=1)),
         valid=None if everywhere else PackedMasks(frames, 1, "cpu", torch.cat(valids, dim=1)),
@@ -360,23 +417,26 @@ def _fill(
     )
 
 
-def seen(image: NDArray[Any], data: Data) -> tuple[NDArray[Any], NDArray[np.float32], NDArray[np.float32]]:
+def seen(
+    image: NDArray[Any], spacing: Sequence[float] | None, data: Data
+) -> tuple[NDArray[Any], NDArray[np.float32], NDArray[np.float32]]:
     """An image as a network sees it, in training and in prediction alike.
 
     Args:
-        image: (H, W, channels) as read.
-        data: size and normalization.
+        image: (*S, channels) as read.
+        spacing: of its pixels in mm, or None, see :func:`frame_of`.
+        data: size, spacing and normalization.
 
     Returns:
         The image, resized if asked, and the float32 (channels,) scale and shift that normalise it.
     """
-    frame = resized(image, data.size, labels=False)
+    frame = resized(image, frame_of(image.shape[:-1], spacing, data), labels=False)
     # Resizing turns all but uint8 into float32: what is white, the file's own kind says.
     return frame, *affine(frame, data.normalization, top=white(image.dtype))
 
 
-def framed(sample: Sample, size: tuple[int, int] | None) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """A sample's labels and valid pixels bool, both (H, W), resized if asked."""
+def framed(sample: Sample, size: tuple[int, ...] | None) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """A sample's labels and valid pixels bool, both (*S), resized if asked."""
     labels = resized(sample.labels, size, labels=True)
     valid = labels != IGNORED
     if sample.valid is not None:
@@ -384,14 +444,28 @@ def framed(sample: Sample, size: tuple[int, int] | None) -> tuple[NDArray[np.uin
     return labels, valid
 
 
-def _padded(image: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
+def relative_spacing(sample: Sample, extent: Sequence[int]) -> tuple[float, ...] | None:
+    """Spacing of a sample's frame along each axis, in units of the finest; None where it is not known.
+
+    Args:
+        sample: as read.
+        extent: shape of what became of it.
+    """
+    if sample.spacing is None:
+        return None
+    zipped = zip(sample.spacing, sample.labels.shape, extent, strict=True)
+    here = [own * length / new for own, length, new in zipped]
+    return tuple(step / min(here) for step in here)
+
+
+def _padded(image: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     """The image in its frame; the padding repeats the edge, as networks pad, which predict without it."""
-    if image.shape[:2] == shape:
+    if image.shape[:-1] == shape:
         return image
-    beyond = [(0, whole - part) for whole, part in zip(shape, image.shape, strict=False)]
+    beyond = [(0, whole - part) for whole, part in zip(shape, image.shape[:-1], strict=True)]
     return np.pad(image, [*beyond, (0, 0)], mode="edge")
 
 
 def _packed(masks: NDArray[np.bool_]) -> Tensor:
-    """bool (C, H, W) → uint8 (C, bytes), the first pixel in the lowest bit."""
+    """bool (C, *S) → uint8 (C, bytes), the first pixel in the lowest bit."""
     return torch.from_numpy(np.packbits(masks.reshape(masks.shape[0], -1), axis=1, bitorder="little"))

@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Field
 
+from engine.errors import InputError
 from engine.spec import Part, setting
 
 
@@ -19,14 +20,48 @@ class Network(Part):
         """The same without a file of starting weights, for weights that are loaded over it."""
         return self
 
+    def settings(self) -> dict[str, object]:
+        """Keyword arguments for the target, whose own default stands for dimensions that are not given."""
+        return {key: value for key, value in super().settings().items() if (key, value) != (DIMS, None)}
+
+    def of_dims(self, dims: int) -> Self:
+        """The same for images of 2 or 3 dimensions.
+
+        Raises:
+            InputError: the settings say another number, or the network cannot.
+        """
+        given = getattr(self, DIMS, dims) or dims
+        if given != dims:
+            # A planar network has no other number to set.
+            way = f"leave it out, or use model.spatial_dims {dims}"
+            if dims not in able(type(self)):
+                way = f"model.name {', '.join(_names(dims))} would work"
+            raise InputError(
+                f"model.spatial_dims is {given}, but the images of a run have {dims} dimensions: {way}."
+            )
+        return self.model_copy(update={DIMS: dims}) if hasattr(self, DIMS) else self
+
+
+DIMS = "spatial_dims"
+
+
+def able(part: type[Network]) -> frozenset[int]:
+    """Numbers of dimensions in which a network works."""
+    kind = part.model_fields[DIMS].annotation
+    values = {value for each in (kind, *get_args(kind)) for value in get_args(each)}
+    return frozenset(value for value in values if isinstance(value, int))
+
+
+def _names(dims: int) -> list[str]:
+    """The networks that work in so many dimensions."""
+    networks = get_args(get_args(Model)[0])
+    return [part.model_fields["name"].default for part in networks if dims in able(part)]
+
 
 def _planar(value: object) -> object:
     """Refuse 3 with the networks that would work."""
     if value == 3:
-        networks = get_args(get_args(Model)[0])
-        able = [part for part in networks if 3 in get_args(part.model_fields["spatial_dims"].annotation)]
-        names = ", ".join(part.model_fields["name"].default for part in able)
-        raise ValueError(f"this network works in 2 dimensions only; in 3, {names} do")
+        raise ValueError(f"this network works in 2 dimensions only; in 3, {', '.join(_names(3))} do")
     return value
 
 
@@ -35,7 +70,7 @@ class PlanarNetwork(Network):
 
     def settings(self) -> dict[str, object]:
         """Keyword arguments for the target."""
-        return {key: value for key, value in super().settings().items() if key != "spatial_dims"}
+        return {key: value for key, value in super().settings().items() if key != DIMS}
 
 
 Planar = Annotated[Literal[2], BeforeValidator(_planar)]
@@ -57,8 +92,8 @@ class UNet(Network):
     initialization: Literal["default", "xavier"] = setting("default", advanced=True)
     """Random weights to start from: torch's own, or Xavier's uniform ones with biases of 0, from which
     the DSC++ paper starts."""
-    spatial_dims: Literal[2, 3] = setting(2, advanced=True)
-    """Dimensions of the images."""
+    spatial_dims: Literal[2, 3] | None = setting(None, advanced=True)
+    """Dimensions of the images; without it those that they have."""
 
 
 class SegNet(PlanarNetwork):
@@ -117,8 +152,8 @@ class AttentionUNet(Network):
     """Encoder stages, each halving the resolution, and as many decoder stages."""
     dropout: float = setting(0.0, ge=0, lt=1)
     """Share of values dropped after each convolution while training."""
-    spatial_dims: Literal[2, 3] = setting(2, advanced=True)
-    """Dimensions of the images."""
+    spatial_dims: Literal[2, 3] | None = setting(None, advanced=True)
+    """Dimensions of the images; without it those that they have."""
 
 
 class UNetPlusPlus(Network):
@@ -132,8 +167,8 @@ class UNetPlusPlus(Network):
     """Normalisation after each convolution."""
     dropout: float = setting(0.0, ge=0, lt=1)
     """Share of values dropped after each convolution while training."""
-    spatial_dims: Literal[2, 3] = setting(2, advanced=True)
-    """Dimensions of the images."""
+    spatial_dims: Literal[2, 3] | None = setting(None, advanced=True)
+    """Dimensions of the images; without it those that they have."""
 
 
 class SegResNet(Network):
@@ -148,8 +183,8 @@ class SegResNet(Network):
     """How often the encoder halves the resolution. 3 is the paper's."""
     dropout: float = setting(0.0, ge=0, lt=1)
     """Share of values dropped after the first convolution while training."""
-    spatial_dims: Literal[2, 3] = setting(2, advanced=True)
-    """Dimensions of the images."""
+    spatial_dims: Literal[2, 3] | None = setting(None, advanced=True)
+    """Dimensions of the images; without it those that they have."""
 
 
 class SwinUNETR(Network):
@@ -168,8 +203,8 @@ class SwinUNETR(Network):
     path_dropout: float = setting(0.0, ge=0, lt=1, advanced=True)
     """Probability that the deepest transformer block is left out for an image while training; shallower ones
     are left out less often, in proportion."""
-    spatial_dims: Literal[2, 3] = setting(2, advanced=True)
-    """Dimensions of the images."""
+    spatial_dims: Literal[2, 3] | None = setting(None, advanced=True)
+    """Dimensions of the images; without it those that they have."""
 
 
 Model = Annotated[

@@ -23,7 +23,7 @@ NAMES = list(choices(RunConfig, "model"))
 IN_3D = [
     name
     for name, part in choices(RunConfig, "model").items()
-    if 3 in get_args(part.model_fields["spatial_dims"].annotation)
+    if 3 in able(part)
 ]
 
 
