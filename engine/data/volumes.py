@@ -4,6 +4,7 @@ Arrays have their axes in the order z, y, x, channels; files in the order x, y, 
 never reoriented. nibabel and SimpleITK are loaded when first used: each takes a third of a second.
 """
 
+import gzip
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.data.axes import MOST_CHANNELS, Arrangement
-from engine.data.raster import Head, Raster, Source
+from engine.data.raster import Array, Head, Raster, Source
+from engine.disk import replacing
 from engine.errors import InputError
 
 NIFTI = (".nii", ".nii.gz")
@@ -225,3 +227,107 @@ def _itk_error(path: Path, error: RuntimeError) -> InputError:
         f"{path} cannot be read as {path.suffix.lstrip('.').upper()} ({short}): "
         "it may be corrupt; replace it or take it out of the folder."
     )
+
+
+# ------------------------------------------------------------------ the way back
+
+
+def result_ending(like: Path) -> str:
+    """The ending with which results of a file are written: of its format, in one file."""
+    name = like.name.lower()
+    if name.endswith((".nrrd", ".nhdr")):
+        return ".nrrd"
+    return ".mha" if name.endswith((".mha", ".mhd")) else ".nii.gz"
+
+
+def write_like(path: Path, array: Array, like: Path) -> None:
+    """Write an array as NIfTI, NRRD or MHA, by the ending of ``path``, with the place of the file ``like``.
+
+    Of a NIfTI like a NIfTI the header is kept: affines bit for bit, codes of qform and sform, units. Between
+    formats the affine is converted, or the spacing alone where ``like`` has no affine. The file appears whole
+    or not at all.
+
+    Args:
+        path: ends in .nii, .nii.gz, .nrrd or .mha.
+        array: (*S) or (C, *S), S as of ``like``; bool becomes uint8 and float16 float32, which the
+            formats lack.
+        like: any file that is read.
+
+    Raises:
+        InputError: another ending, or ``like`` cannot be read.
+    """
+    from engine.data.decode import ending, probe  # which reads by this module
+
+    head = probe(Source(like))
+    assert array.shape[-head.dims :] == head.shape, (array.shape, head.shape)
+    array = array.view(np.uint8) if array.dtype == bool else array
+    array = array.astype(np.float32) if array.dtype == np.float16 else array
+    kind = ending(path)
+    if kind in NIFTI:
+        _write_nifti(path, array, like, head)
+    elif kind in (".nrrd", ".mha"):
+        _write_itk(path, array, like, head)
+    else:
+        raise InputError(
+            f"{path} cannot be written as {kind or 'nothing'}: .nii.gz, .nrrd or .mha would work."
+        )
+
+
+def _write_nifti(path: Path, array: Array, like: Path, head: Head) -> None:
+    import nibabel
+
+    several = array.ndim > head.dims
+    data = array.transpose(
+        *range(array.ndim - 1, -1, -1)
+    )  # the channels of (C, *S) come last, as they should
+    if like.name.lower().endswith(NIFTI):
+        old = _nifti(like)
+        kind, header = type(old), old.header.copy()
+        if head.dims == 2 and (several or len(old.shape) > 2):
+            data = data[:, :, None]
+        header.extensions.clear()
+        header["cal_min"], header["cal_max"] = 0, 0  # how the image was shown
+    else:
+        kind, header = nibabel.Nifti1Image, nibabel.Nifti1Header()
+        data = data[:, :, None] if head.dims == 2 and several else data
+        header.set_data_shape(data.shape)
+        header.set_xyzt_units("mm")
+        header.set_zooms((*(head.spacing or (1.0,) * head.dims)[::-1], *[1.0] * (data.ndim - head.dims)))
+        if head.affine is not None:
+            header.set_sform(head.affine @ REVERSED, 1)
+            header.set_qform(head.affine @ REVERSED, 1)
+    header.set_data_dtype(array.dtype)
+    image = kind(data, None, header)
+    with replacing(path) as file:
+        if path.name.lower().endswith(".gz"):
+            with gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=4, mtime=0) as packed:
+                image.to_stream(packed)
+        else:
+            image.to_stream(file)
+
+
+def _write_itk(path: Path, array: Array, like: Path, head: Head) -> None:
+    import SimpleITK as sitk  # noqa: N813
+
+    several = array.ndim > head.dims
+    pixels = np.ascontiguousarray(np.moveaxis(array, 0, -1) if several else array)
+    world = np.eye(4) if head.affine is None else LPS @ head.affine @ REVERSED
+    plane = head.dims == 2 and np.array_equal(world[2], np.eye(4)[2]) and not world[:2, 2].any()
+    dims = 2 if plane else 3  # an image that lies anywhere else in the world is a volume of one slice
+    image = sitk.GetImageFromArray(pixels[None] if dims > head.dims else pixels, isVector=several)
+    if head.affine is not None:
+        world = world[:dims, [*range(dims), 3]]
+        spacing = np.linalg.norm(world[:, :-1], axis=0)
+        image.SetSpacing(spacing.tolist())
+        image.SetOrigin(world[:, -1].tolist())
+        image.SetDirection((world[:, :-1] / spacing).ravel().tolist())
+    elif head.spacing is not None:
+        image.SetSpacing(head.spacing[::-1])
+    unfinished = path.with_name(f".{path.stem}.new{path.suffix}")  # ITK goes by the ending
+    try:
+        sitk.WriteImage(image, str(unfinished), useCompression=True)
+        unfinished.replace(path)
+    except RuntimeError as error:
+        raise OSError(f"{path} cannot be written: {str(error).splitlines()[-1]}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
