@@ -57,9 +57,9 @@ from pathlib import Path
 
 from distributed import Client, Future, wait
 
-from engine import flags
+from engine import cluster, flags
 from engine.command import Parser, run
-from engine.comparison import cluster, shipped
+from engine.comparison import shipped
 from engine.comparison.execute import Job, Outcome, execute
 from engine.comparison.grid import Cell, Comparison, load
 from engine.comparison.progress import GridBar

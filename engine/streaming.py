@@ -1,94 +1,37 @@
-"""Prediction of an image of any size into a folder that others can watch, tile row by tile row.
+"""Prediction of an image of any size into an OME-Zarr folder that others can watch, tile row by tile row.
 
 The folder is what the predicting process and a viewer share. `docs/run-directory.md` describes it.
 """
 
 import json
-import math
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from math import prod
 from pathlib import Path
-from time import monotonic
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import psutil
-import zarr
-from numpy.typing import NDArray
-from tqdm import tqdm
 
 from engine import fingerprint, lock
+from engine.data.normalize import white
 from engine.data.rows import Rows, open_rows
-from engine.disk import replace_text, sweep
+from engine.disk import is_disk_full, sweep
 from engine.errors import InputError
-from engine.tiles import Box
-from engine.trained import Trained
+from engine.infer import BUDGET
+from engine.streamed import ranges
+from engine.streamed.progress import CancelledError, Progress
+from engine.streamed.pyramid import Pyramid
+from engine.streamed.state import State
+from engine.trained import Part, Trained
 
 FORMAT = 1
 """Version of the folder's layout, in meta.json."""
-CHUNK = 512
-"""Height and width of the arrays' chunks, in pixels."""
-LONGEST = 4096
-"""The longest side, in pixels, that needs no smaller copy: graphics cards draw such an array whole."""
-SECONDS = 0.25
-"""Between two writings of progress.json."""
 ARRAY = re.compile(r"probability(_\d+)?")
-RESULTS = frozenset({"progress.json", "meta.json"})
+RESULTS = frozenset({"progress.json", "meta.json", "state.json", "zarr.json"})
 OTHERS = frozenset({"cancel", "log.txt", "lock", lock.GUARD})
 """What may be in the folder before."""
-
-State = Literal["running", "finished", "cancelled", "failed"]
-Parts = Iterable[tuple[Box, NDArray[np.float32]]]
-
-
-class CancelledError(Exception):
-    """Someone created `cancel`."""
-
-
-class Progress:
-    """The folder's progress.json and `cancel`, and a bar on a terminal."""
-
-    def __init__(self, out: Path) -> None:
-        self._out = out
-        self._done = self._tiles = 0
-        self._written = -math.inf
-        self._bar: tqdm[Any] | None = None
-
-    def begin(self, tiles: int) -> None:
-        """Announce the number of tiles."""
-        self._tiles = tiles
-        self._bar = tqdm(total=tiles, unit="tile", desc="predict", disable=None)
-        self.write("running")
-
-    def tick(self) -> None:
-        """A tile is done."""
-        self._done += 1
-        if self._bar is not None:
-            self._bar.update()
-        if monotonic() - self._written >= SECONDS:
-            # A reader that has the file open just now, as Windows sees it, must not end the work.
-            with suppress(PermissionError):
-                self.write("running")
-        self.look()
-
-    def look(self) -> None:
-        """Raise CancelledError if there is a `cancel`."""
-        if (self._out / "cancel").exists():
-            raise CancelledError
-
-    def write(self, state: State, message: str = "") -> None:
-        """Replace progress.json."""
-        content = {"state": state, "done": self._done, "tiles": self._tiles, "message": message}
-        replace_text(self._out / "progress.json", json.dumps(content) + "\n", durable=False)
-        self._written = monotonic()
-
-    def end(self, state: State, message: str = "") -> None:
-        """Write how it ended, and close the bar."""
-        if self._bar is not None:
-            self._bar.close()
-        self.write(state, message)
 
 
 def stream(
@@ -100,44 +43,85 @@ def stream(
     device: str = "auto",
     tile: int | None = None,
     overwrite: bool = False,
+    resume: bool = False,
+    scheduler: str | None = None,
 ) -> bool:
     """Predict one image into the folder `out`, unless someone creates `cancel` in it.
 
     Args:
         run: run directory.
-        image: a file, or the folder of a zarr array.
+        image: a file, or the folder of a zarr array or an OME-Zarr image.
         out: folder for the result; new, empty, or with a `log.txt` and a `cancel`.
         checkpoint, device: as :meth:`Trained.open`.
         tile: longest side predicted at once, in pixels; the run's if None.
         overwrite: whether a result that is in the folder may be replaced.
+        resume: whether to go on with a prediction that is in the folder, to the same bits.
+        scheduler: address of a dask.distributed scheduler whose workers predict; this process if None.
 
     Returns:
         Whether it went to the end.
 
     Raises:
-        InputError: a folder that is used, or a run or an image that cannot be.
+        InputError: a folder that is used, or a run or an image that cannot be; or what is in the folder
+            is another prediction than the one to be gone on with; or a full disk.
     """
-    with claimed(out, overwrite), reported(out) as progress:
+    if overwrite and resume:
+        raise InputError("--overwrite begins anew and --resume goes on: leave one of the two out.")
+    with claimed(out, overwrite, resume), reported(out) as progress:
         try:
             trained = Trained.open(run, checkpoint, device).tiled(tile)
-            rows = open_rows(image, trained.channels, progress.look)
-            write(trained, rows, out, progress)
+            rows = open_rows(image, trained.channels, progress.look, trained.config.data.axes)
+            if rows.dims != trained.dims:
+                raise InputError(
+                    f"{rows.name} has {rows.dims} axes of space, and the run {trained.root} was trained on "
+                    f"images of {trained.dims}: data.axes of the run says which axis is which."
+                )
+            write(trained, rows, out, progress, device, scheduler)
         except CancelledError:
             progress.end("cancelled")
             return False
+        except OSError as error:
+            if is_disk_full(error):
+                raise InputError(
+                    f"the disk of {out} is full: free some space and go on with --resume; what was "
+                    "predicted is kept."
+                ) from error
+            raise
         progress.end("finished")
     return True
 
 
-def write(trained: Trained, rows: Rows, out: Path, progress: Progress) -> None:
-    """Predict, make the smaller copies, and say last what is there."""
-    shape = (len(trained.classes), *rows.shape[:-1])
+def write(
+    trained: Trained,
+    rows: Rows,
+    out: Path,
+    progress: Progress,
+    device: str = "auto",
+    scheduler: str | None = None,
+) -> None:
+    """Predict what is not in the folder yet, a row of chunks after the other, and say last what is there.
+
+    Raises:
+        InputError: too little memory, or what is in the folder is another prediction.
+    """
+    require_memory(trained, rows, psutil.virtual_memory().available)
+    progress.begin(ranges.tiles_of(trained, rows))
+    pyramid = Pyramid.of(out.resolve(), len(trained.classes), rows.shape[:-1], rows.spacing)
+    state = State.begin(pyramid, description(trained, rows, pyramid))
+    if state.missing():
+        affine = None if trained.resizes(rows) else trained.affine(rows, white(rows.dtype))
+        if scheduler is None:
+            ranges.predict_here(trained, rows, Part(None, affine, out), state, progress)
+        else:
+            ranges.predict_there(trained, rows, Part(None, affine), state, progress, device, scheduler)
+    state.finish()
+
+
+def description(trained: Trained, rows: Rows, pyramid: Pyramid) -> dict[str, Any]:
+    """What meta.json says."""
     made = trained.predicted()
-    progress.begin(trained.predictor.count(trained.frame(rows)))
-    split = split_of(trained, rows)
-    fill(allocate(out / "probability", shape), probabilities(trained, rows, progress))
-    levels = shrink(out, progress.look)
-    meta = {
+    digests = fingerprint.known_as(rows.bands(), rows.shape, rows.dtype)
+    about = {
         "format": FORMAT,
         "run": str(trained.root.resolve()),
         "checkpoint": made.checkpoint,
@@ -145,31 +129,18 @@ def write(trained: Trained, rows: Rows, out: Path, progress: Progress) -> None:
         "weights": made.weights,
         "path": made.path,
         "image": rows.name,
-        "split": split,
+        "digest": digests[0],
+        "split": next(filter(None, map(trained.seen_in, digests)), None),
         "classes": trained.classes,
         "head": trained.predictor.head,
-        "shape": shape,
+        "shape": (len(trained.classes), *rows.shape[:-1]),
+        "dims": rows.dims,
+        "spacing": rows.spacing,
         "dtype": "float32",
-        "levels": levels,
+        "levels": pyramid.names,
     }
-    replace_text(out / "meta.json", json.dumps(meta, indent=2) + "\n")
-
-
-def split_of(trained: Trained, rows: Rows) -> Literal["train", "val"] | None:
-    """The split of the run that has an image of the same pixels, as far as the run knows."""
-    if not trained.knows_images:
-        return None
-    return trained.seen_in(fingerprint.image_of(rows.bands(), rows.shape, rows.dtype))
-
-
-def probabilities(trained: Trained, rows: Rows, progress: Progress) -> Parts:
-    """What :meth:`Trained.probability` gives for the image, float32 (C, rows, W) from top to bottom.
-
-    Raises:
-        InputError: the image, or as much of it as is needed at once, does not fit in memory.
-    """
-    require_memory(trained, rows, psutil.virtual_memory().available)
-    yield from trained.probabilities(rows, progress.tick)
+    plain: dict[str, Any] = json.loads(json.dumps(about))  # as it will be read again
+    return plain
 
 
 def require_memory(trained: Trained, rows: Rows, free: float) -> None:
@@ -177,19 +148,18 @@ def require_memory(trained: Trained, rows: Rows, free: float) -> None:
 
     What the network itself needs for a tile is not known here.
     """
-    height, width, channels = rows.shape
+    *sides, channels = rows.shape
     classes = len(trained.classes)
-    if trained.config.data.size is not None:
-        # The image, its float32 copy and that smoothed; the result, and its rows as they are written.
-        needed = height * width * (channels * (rows.dtype.itemsize + 8) + 8 * classes)
+    if trained.resizes(rows):
+        # The image, its float32 copy and that smoothed; the result, and a block of it as it is written.
+        needed = prod(sides) * (channels * (rows.dtype.itemsize + 8) + 8 * classes)
         what = f"the run {trained.root} resizes images, which takes {rows.name} as a whole"
-        way = "a run without data.size predicts it tile by tile"
+        way = "a run without data.size and data.spacing predicts it tile by tile"
     else:
-        tall = min(height, trained.predictor.tile)
-        # A row of tiles: raw and normalised, summed logits, weights, probabilities, rows not yet written.
-        band = tall * width * 4 * (3 * channels + 5 * (classes + 1))
-        needed = max(band, 2 * rows.block)
-        what = f"a row of tiles or of chunks of {rows.name}"
+        # A tile: raw and normalised, logits, weighted ones, weights; a block; sums in memory.
+        tile = prod(min(length, trained.predictor.tile) for length in sides)
+        needed = max(tile * 4 * (3 * channels + 3 * (classes + 1)) + BUDGET, 2 * rows.block)
+        what = f"a tile or a chunk of {rows.name}"
         way = "a smaller --tile or smaller chunks of the image would take less"
     if needed > free:
         raise InputError(
@@ -198,56 +168,9 @@ def require_memory(trained: Trained, rows: Rows, free: float) -> None:
         )
 
 
-def allocate(path: Path, shape: tuple[int, ...]) -> "zarr.Array[Any]":
-    """An array float32 (C, H, W) of zeros, in chunks of all classes."""
-    return zarr.create_array(
-        store=path, shape=shape, chunks=(shape[0], *(min(CHUNK, length) for length in shape[1:])),
-        dtype="float32", fill_value=0.0, zarr_format=3, dimension_names=("c", "y", "x"),
-    )  # fmt: skip
-
-
-def fill(array: "zarr.Array[Any]", parts: Parts) -> None:
-    """Write blocks, each of which is a chunk."""
-    for box, p in parts:
-        array[(slice(None), *box)] = p
-
-
-def shrink(out: Path, look: Callable[[], None]) -> list[str]:
-    """Write copies `probability_1`, `probability_2` … of half the size each, until none is too long.
-
-    A pixel is the mean of the 2 × 2 above it, or of those that there are at an odd end. `look` is
-    called before each chunk.
-
-    Returns:
-        The names of all arrays, the largest first.
-    """
-    names = ["probability"]
-    large = zarr.open_array(out / "probability", mode="r")
-    while max(large.shape[1:]) > LONGEST:
-        classes, height, width = large.shape
-        names.append(f"probability_{len(names)}")
-        small = allocate(out / names[-1], (classes, -(-height // 2), -(-width // 2)))
-        for top in range(0, height, 2 * CHUNK):
-            for left in range(0, width, 2 * CHUNK):
-                look()
-                block = np.asarray(large[:, top : top + 2 * CHUNK, left : left + 2 * CHUNK])
-                half = halved(block)
-                small[:, top // 2 : top // 2 + half.shape[1], left // 2 : left // 2 + half.shape[2]] = half
-        large = small
-    return names
-
-
-def halved(p: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Means of 2 × 2 pixels, (C, H, W) → (C, ⌈H/2⌉, ⌈W/2⌉); an odd end is repeated."""
-    _, height, width = p.shape
-    even = np.pad(p, [(0, 0), (0, height % 2), (0, width % 2)], mode="edge")
-    rows = even[:, ::2] + even[:, 1::2]
-    return np.asarray((rows[:, :, ::2] + rows[:, :, 1::2]) / np.float32(4))
-
-
 @contextmanager
-def claimed(out: Path, overwrite: bool) -> Iterator[None]:
-    """The folder, made or emptied, for this process alone.
+def claimed(out: Path, overwrite: bool, resume: bool = False) -> Iterator[None]:
+    """The folder, made, emptied or gone on with, for this process alone.
 
     Raises:
         InputError: it holds a result that may not be replaced, or anything else, or is in use.
@@ -256,11 +179,13 @@ def claimed(out: Path, overwrite: bool) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise InputError(f"the folder {out} cannot be made: a file is in the way.") from None
-    old = refuse_used(out, overwrite)
+    old = refuse_used(out, overwrite or resume)
     mine = lock.take(out)
     try:
         sweep(out)
         if old:
+            uncancel(out)
+        if old and not resume:
             empty(out)
         yield
     finally:
@@ -276,17 +201,27 @@ def refuse_used(out: Path, overwrite: bool) -> bool:
             f"the folder {out} holds something else ({foreign[0]}): an empty or a new one is needed."
         )
     if results and not overwrite:
-        raise InputError(f"the folder {out} holds a prediction: give another, or --overwrite.")
+        raise InputError(
+            f"the folder {out} holds a prediction: give another, or --overwrite; --resume goes on with one "
+            "that was not finished."
+        )
     return bool(results)
 
 
-def empty(out: Path) -> None:
-    """Remove an earlier result, and with it a `cancel` that was meant for it, not for what begins."""
+def uncancel(out: Path) -> None:
+    """Remove a `cancel` that was meant for an earlier process, not for the one that begins."""
     last = max(((out / name).stat().st_mtime_ns for name in RESULTS if (out / name).exists()), default=0)
+    with suppress(FileNotFoundError):
+        if (out / "cancel").stat().st_mtime_ns <= last:
+            (out / "cancel").unlink()
+
+
+def empty(out: Path) -> None:
+    """Remove an earlier result."""
     for item in list(out.iterdir()):
         if _is_array(item):
             shutil.rmtree(item)
-        elif item.name in RESULTS or (item.name == "cancel" and item.stat().st_mtime_ns <= last):
+        elif item.name in RESULTS:
             item.unlink()
 
 

@@ -58,6 +58,7 @@ class Trained:
         predictor: in float32, so that thresholds hold wherever the run is used.
         epoch: after which the weights were saved.
         file: the checkpoint's name.
+        path: where it is.
     """
 
     root: Path
@@ -67,6 +68,7 @@ class Trained:
     predictor: Predictor
     epoch: int
     file: str
+    path: Path = Path()
 
     @classmethod
     def open(cls, root: Path, weights: str | None = None, device: str = "auto") -> "Trained":
@@ -107,7 +109,7 @@ class Trained:
         prediction = config.prediction
         tile = prediction.tile_of(dims)
         predictor = Predictor(network, config.head(len(classes)), here, None, tile, prediction.overlap)
-        return cls(root, config, info, classes, predictor, int(state["epoch"]), file.name)
+        return cls(root, config, info, classes, predictor, int(state["epoch"]), file.name, file)
 
     def tiled(self, tile: int | None) -> "Trained":
         """The same with another tile length, in pixels."""
@@ -186,6 +188,10 @@ class Trained:
             return rows
         whole = rows.read(0, rows.shape[0])
         return replace(rows_of(resized(whole, size, labels=False), rows.name), before_band=rows.before_band)
+
+    def resizes(self, rows: Rows) -> bool:
+        """Whether the network sees an image at another size than its own."""
+        return self._resized(rows) is not None
 
     def _resized(self, rows: Rows) -> tuple[int, ...] | None:
         size = frame_of(rows.shape[:-1], rows.spacing, self.config.data)

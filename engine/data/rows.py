@@ -48,6 +48,11 @@ class Rows:
     before_band: Callable[[], None] = lambda: None
 
     @property
+    def dims(self) -> int:
+        """Axes of S: 2 for images, 3 for volumes."""
+        return len(self.shape) - 1
+
+    @property
     def block(self) -> int:
         """Bytes of a chunk; 0 in memory."""
         if self.chunks is None:

@@ -19,8 +19,8 @@ from distributed import LocalCluster
 from runs import MadeRun
 from support import FAST
 
-from engine import compare, evaluate, flags, train
-from engine.comparison import cluster, shipped
+from engine import cluster, compare, evaluate, flags, train
+from engine.comparison import shipped
 from engine.comparison.execute import Job, Outcome, attend, execute
 from engine.comparison.grid import Cell, Comparison, load
 from engine.comparison.progress import Following, GridBar

@@ -1,7 +1,8 @@
-"""Workers for many runs at once, through dask.distributed: those of this machine, or a scheduler's.
+"""Workers for many jobs at once, through dask.distributed: those of this machine, or a scheduler's.
 
-A worker does nothing but start processes and wait for them, so those of this machine are threads of
-this process: there is no port that a stranger could reach, and nothing to leave behind.
+Those of this machine are for comparisons, whose workers do nothing but start processes and wait for them:
+they are threads of this process, so there is no port that a stranger could reach, and nothing to leave
+behind.
 """
 
 import os
