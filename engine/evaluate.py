@@ -24,8 +24,9 @@ from engine.data.dataset import Dataset
 from engine.data.split import SPLITS
 from engine.decision import Decision
 from engine.errors import InputError
+from engine.panels import shown
 from engine.record import RunReader
-from engine.scores import Scored, predict, score
+from engine.scores import Scored, score
 from engine.summary import Summary, commonest_frame, nanmean, summarise
 from engine.tables import METRICS, TIME
 from engine.threshold_use import choosing
@@ -156,7 +157,7 @@ def decide(trained: Trained, options: Any) -> Decision:
 def timed(trained: Trained, dataset: Dataset, scored: Sequence[Scored], split: str) -> Timing:
     """Time the network on the first images of the size that most have."""
     chosen = [dataset.splits[split][place] for place in commonest_frame(scored)[:PASSES]]
-    return inference_time(trained, (sample.image for sample in dataset.some(chosen)), len(chosen))
+    return inference_time(trained, dataset.some(chosen), len(chosen))
 
 
 def table(
@@ -195,10 +196,8 @@ def draw(
     dice = nanmean(np.stack([image.scores["dice"][:-1] for image in scored]))
     ranked = sorted((i for i in range(len(scored)) if not np.isnan(dice[i])), key=lambda i: float(dice[i]))
     chosen = sorted({*ranked[:2], *ranked[len(ranked) // 2 :][:1], *ranked[-1:]}, key=ranked.index)[:PANELS]
-    panels = []
-    for sample in dataset.some([dataset.splits[options.split][place] for place in chosen]):
-        made = predict(trained, sample, True, decided.threshold)
-        panels.append(figures.Panel(sample.name, sample.image, made.truth, made.masks, made.valid))
+    indices = [dataset.splits[options.split][place] for place in chosen]
+    panels = list(shown(trained, dataset, indices, native=True, threshold=decided.threshold))
     if panels:
         ranking = " at the trained size" if options.size == "trained" else ""
         title = f"{options.split} images from worst to best{ranking}, {decided.words}"

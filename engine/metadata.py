@@ -1,7 +1,7 @@
 """Resolution and calibration of image files, carried from an image to its results."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,13 @@ class Metadata:
     unit: int = 1
     imagej: dict[str, Any] = field(default_factory=dict)
     tags: tuple[tuple[int, int, int, Any], ...] = ()
+
+    def with_spacing(self, spacing: Sequence[float] | None) -> "Metadata":
+        """The same with the voxels of a stack, (z, y, x) in mm, in ImageJ's words, if it has none."""
+        if self.imagej or spacing is None or len(spacing) != 3:
+            return self
+        z, y, x = (1000 * each for each in spacing)
+        return replace(self, resolution=(1 / x, 1 / y), unit=1, imagej={"unit": "micron", "spacing": z})
 
 
 def read_metadata(path: Path) -> Metadata:
@@ -85,6 +92,19 @@ def write_tiff(
         metadata=content,
         extratags=[(code, kind, count, value, True) for code, kind, count, value in metadata.tags],
     )  # fmt: skip
+
+
+def write_stack(
+    path: Path, array: NDArray[Any], metadata: Metadata, axes: str = "ZYX", names: Sequence[str] = ()
+) -> None:
+    """Write (C, D, H, W), axes "CZYX", or (D, H, W), "ZYX", without loss, with the metadata.
+
+    Each slice is a page; of several classes a slice's classes come one after the other, as ImageJ has it.
+    """
+    if axes == "CZYX":
+        array, names = np.moveaxis(array, 0, 1), [name for _ in range(array.shape[1]) for name in names]
+        array, axes = (array[:, 0], "ZYX") if array.shape[1] == 1 else (array, "ZCYX")
+    write_tiff(path, array, metadata, axes, names)
 
 
 def write_png(path: Path, array: NDArray[np.uint8], metadata: Metadata) -> None:

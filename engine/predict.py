@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--overwrite", action="store_true", help="replace results that are there")
     parser.add_argument("--stream", type=Path, metavar="OUT", help="predict images of any size into a folder")
     parser.add_argument("--resume", action="store_true", help="go on with what --stream began")
-    parser.add_argument("--scheduler", metavar="ADDRESS", help="of a dask cluster, to predict there (--stream)")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="predict on a dask cluster (--stream)")
     options = parser.parse_args(arguments)
     options.threshold = decision.given(options.threshold)
     if options.tile is not None and options.tile < 32:

@@ -18,7 +18,7 @@ from engine import thresholds_file
 from engine.command import Parser, run
 from engine.disk import replace_text
 from engine.errors import InputError
-from engine.figures.cases import Panel, dice
+from engine.figures.cases import Panel
 from engine.record import RunReader
 from engine.report_page import (
     calibration,
@@ -248,8 +248,7 @@ def predict(findings: Findings, scores: Evaluation, names: Sequence[str], device
     """
     # Torch is loaded only where something is predicted.
     from engine.data.dataset import Dataset
-    from engine.data.store import resized
-    from engine.scores import predict as predict_one
+    from engine.panels import shown
     from engine.trained import Trained
 
     said = scores.summary
@@ -259,15 +258,10 @@ def predict(findings: Findings, scores: Evaluation, names: Sequence[str], device
             f"the scores are of epoch {said['epoch']}, and the checkpoint {trained.file} is of epoch "
             f"{trained.epoch} by now: --evaluate scores it anew."
         )
-    data = trained.config.data
-    dataset = Dataset.open(data, trained.info["splits"])
+    dataset = Dataset.open(trained.config.data, trained.info["splits"])
     indices = dict(zip(findings.splits[scores.split], dataset.splits[scores.split], strict=True))
-    panels, threshold = [], decided(trained, scores)
-    for sample in dataset.some([indices[name] for name in names]):
-        made = predict_one(trained, sample, scores.native, threshold)
-        image = resized(sample.image, None if scores.native else data.size, labels=False)
-        panels.append(Panel(sample.name, image, made.truth, made.masks & made.valid, made.valid))
-    return panels
+    chosen, threshold = [indices[name] for name in names], decided(trained, scores)
+    return list(shown(trained, dataset, chosen, native=scores.native, threshold=threshold))
 
 
 def decided(trained: "Trained", scores: Evaluation) -> "Threshold":
@@ -300,8 +294,7 @@ def in_words(scores: Evaluation, name: str) -> str:
 
 def _dice(panel: Panel) -> float:
     """Mean over the classes where it is defined."""
-    values = dice(panel.truth, panel.prediction, panel.valid)
-    defined = [value for value in values if not math.isnan(value)]
+    defined = [value for value in panel.dice if not math.isnan(value)]
     return sum(defined) / len(defined) if defined else math.nan
 
 

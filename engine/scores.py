@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from engine import metrics
+from engine.data.rows import rows_of
 from engine.data.store import Sample, framed
 from engine.errors import InputError
 from engine.tables import METRICS
@@ -29,9 +30,9 @@ class Predicted:
     """An image as it is scored.
 
     Attributes:
-        p: foreground probabilities, float32 (C, H, W).
-        masks, truth: bool (C, H, W).
-        valid: bool (H, W).
+        p: foreground probabilities, float32 (C, *S).
+        masks, truth: bool (C, *S).
+        valid: bool (*S).
     """
 
     p: NDArray[np.float32]
@@ -51,7 +52,7 @@ class Scored:
         over_t: "dice", "precision", "recall" → float64 (C, len(THRESHOLDS)).
         bins: pixels, sums of p, and true pixels by p, float64 (3, C, 15).
         nll_categorical: of exclusive classes, in nats; NaN where classes may overlap.
-        frame: height and width of the image as the network saw it.
+        frame: S of the image as the network saw it.
     """
 
     name: str
@@ -61,7 +62,7 @@ class Scored:
     over_t: dict[str, Floats]
     bins: Floats
     nll_categorical: float
-    frame: tuple[int, int]
+    frame: tuple[int, ...]
 
 
 def predict(trained: Trained, sample: Sample, native: bool, threshold: Threshold) -> Predicted:
@@ -71,15 +72,17 @@ def predict(trained: Trained, sample: Sample, native: bool, threshold: Threshold
         InputError: the network gives NaN.
     """
     # Resizing rounds, and may leave 0…1 by the last bit.
-    p = trained.probability(sample.image, native=native).clip(0, 1)
+    p = trained.probability(sample.image, native=native, spacing=sample.spacing).clip(0, 1)
     if np.isnan(p).any():
         raise InputError(
             f"the network of {trained.root} ({trained.file}, epoch {trained.epoch}) gives NaN for "
             f"{sample.name}, so its training had diverged: train with a smaller optimizer.lr, or score "
             "an earlier --checkpoint."
         )
-    labels, valid = framed(sample, None if native else trained.config.data.size)
-    truth = (labels == np.arange(1, len(trained.classes) + 1)[:, None, None]) & valid
+    size = p.shape[1:]
+    labels, valid = framed(sample, None if size == sample.labels.shape else size)
+    numbers = np.arange(1, len(trained.classes) + 1).reshape(-1, *[1] * labels.ndim)
+    truth = (labels == numbers) & valid
     return Predicted(p, trained.masks(p, threshold), truth, valid)
 
 
@@ -96,7 +99,8 @@ def score(trained: Trained, sample: Sample, native: bool, threshold: Threshold) 
         table["lesion_recall"] = np.append(lesions[0] / lesions[1], np.nan)
     return Scored(
         sample.name, {name: table[name] for name in METRICS}, lesions[0], lesions[1], scores_over_t(made),
-        np.stack(bins).astype(np.float64), categorical, trained.config.data.size or sample.image.shape[:2],
+        np.stack(bins).astype(np.float64), categorical,
+        trained.frame(rows_of(sample.image, spacing=sample.spacing)),
     )  # fmt: skip
 
 

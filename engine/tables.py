@@ -133,6 +133,11 @@ def text(title: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(title), "  ".join("─" * width for width in widths), *map(line, rows)])
 
 
+def extent(shape: Sequence[int]) -> str:
+    """A size in words: "40 × 48 px" of an image H × W, "35 × 51 × 40 voxels" of a volume D × H × W."""
+    return f"{' × '.join(map(str, shape))} {'px' if len(shape) == 2 else 'voxels'}"
+
+
 def to_csv(rows: Sequence[Mapping[str, object]]) -> str:
     """Rows with equal keys as CSV; NaN is left empty."""
     out = io.StringIO()

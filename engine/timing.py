@@ -4,14 +4,14 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from engine.data.store import Sample
 from engine.device import device_name
 from engine.errors import InputError
+from engine.tables import extent
 from engine.trained import Trained
 
 PASSES = 10
@@ -30,7 +30,8 @@ class Timing:
         median_ms: milliseconds an image, of all timed passes.
         repeats: timed passes of each image.
         images: that were timed.
-        height, width: of the images as the network sees them, in pixels.
+        depth: of volumes as the network sees them, in voxels; None for images.
+        height, width: of the images or volumes as the network sees them, in pixels or voxels.
         device, device_name: where it ran.
         threads: that PyTorch used on the CPU.
     """
@@ -38,6 +39,7 @@ class Timing:
     median_ms: float
     repeats: int
     images: int
+    depth: int | None
     height: int
     width: int
     device: str
@@ -46,15 +48,16 @@ class Timing:
 
     def words(self) -> str:
         """How it was measured, for a line under a table."""
+        shape = (self.height, self.width) if self.depth is None else (self.depth, self.height, self.width)
         where = f"{self.device} ({self.device_name})"
         threads = f", {self.threads} thread{'s' * (self.threads != 1)}" if self.device == "cpu" else ""
         return (
-            f"batch 1, {self.height} × {self.width} px, {where}{threads}, "
+            f"batch 1, {extent(shape)}, {where}{threads}, "
             f"median of {self.images * self.repeats} pass{'es' * (self.images * self.repeats != 1)}"
         )
 
 
-def inference_time(trained: Trained, images: Iterable[NDArray[Any]], count: int) -> Timing:
+def inference_time(trained: Trained, samples: Iterable[Sample], count: int) -> Timing:
     """Time the network with its head, an image at a time, from the normalised image to its probabilities.
 
     The image is on the device before the clock starts, and the device is waited for before it stops. An
@@ -62,7 +65,7 @@ def inference_time(trained: Trained, images: Iterable[NDArray[Any]], count: int)
 
     Args:
         trained: the run.
-        images: (H, W, channels) as read, all of one size as the network sees them; read one by one.
+        samples: images as read, all of one size as the network sees them; read one by one.
         count: how many they are.
 
     Raises:
@@ -72,10 +75,10 @@ def inference_time(trained: Trained, images: Iterable[NDArray[Any]], count: int)
     repeats = max(1, PASSES // max(1, count))
     taken: list[float] = []
     done = 0
-    shape = (0, 0)
-    for image in images:
-        x = trained.as_seen(image)
-        shape = (x.shape[2], x.shape[3])
+    shape: tuple[int, ...] = ()
+    for sample in samples:
+        x = trained.as_seen(sample.image, sample.spacing)
+        shape = tuple(x.shape[2:])
         if max(shape) <= predictor.tile:
             x = x.to(predictor.device)
         if not taken:
@@ -86,9 +89,10 @@ def inference_time(trained: Trained, images: Iterable[NDArray[Any]], count: int)
             break
     if not taken:
         raise InputError("there is no image to time the network on: give at least one.")
+    *depth, height, width = shape
     return Timing(
-        1000 * median(taken), repeats, done, *shape, predictor.device.type, device_name(predictor.device),
-        torch.get_num_threads(),
+        1000 * median(taken), repeats, done, depth[0] if depth else None, height, width,
+        predictor.device.type, device_name(predictor.device), torch.get_num_threads(),
     )  # fmt: skip
 
 

@@ -11,10 +11,10 @@ from engine.comparison.grid import Comparison
 from engine.comparison.reports import Floats, Run, nan_mean
 from engine.comparison.results import Group
 from engine.data.dataset import Dataset
-from engine.data.store import framed, resized
 from engine.figures.cases import Panel, legend_entries
 from engine.figures.overlay import classes, errors, picture
 from engine.figures.page import LARGE, PAD, WIDE, image_axes, legend_below, page, shorten
+from engine.panels import shown
 from engine.trained import Trained
 
 CELL = 2.4
@@ -25,6 +25,8 @@ NAME = 22
 """Characters of a method's name over its pictures."""
 SHOWN = {1: "the only", 2: "worst and best", 3: "worst, median and best"}
 """What is shown where there are so many test images or more."""
+PLACE = 44
+"""Characters of which slice it is, under the truth."""
 WORDS = 0.15
 """Inches of the words under a picture, or over it."""
 
@@ -43,7 +45,7 @@ def examples(comparison: Comparison, groups: Sequence[Group], title: str) -> Fig
     columns = 2 + math.ceil(len(groups) / rows)
     across = min(WIDE, columns * CELL)
     cell = across / columns - 2 * PAD
-    heights = [cell * min(case.truth.shape[1] / case.truth.shape[2], 2.0) for case in cases[0]]
+    heights = [cell * min(case.proportion, 2.0) for case in cases[0]]
     heights = [height for height in heights for _ in range(rows)]
     # Names stand over the first row, and where methods take several rows, over all.
     words = WORDS * (len(heights) + (len(heights) if rows > 1 else 1))
@@ -81,15 +83,8 @@ def predicted(run: Run, names: Sequence[str], comparison: Comparison) -> list[Pa
     trained = Trained.open(run.cell.folder, comparison.checkpoint, run.cell.config.training.device)
     dataset = Dataset.open(trained.config.data, trained.info["splits"])
     places = dict(zip(dataset.names()["test"], dataset.splits["test"], strict=True))
-    native = comparison.size == "native"
-    size = None if native else trained.config.data.size
-    made = []
-    for name, sample in zip(names, dataset.some([places[name] for name in names]), strict=True):
-        labels, valid = framed(sample, size)
-        truth = (labels == np.arange(1, len(trained.classes) + 1)[:, None, None]) & valid
-        prediction = trained.masks(trained.probability(sample.image, native=native))
-        made.append(Panel(name, resized(sample.image, size, labels=False), truth, prediction, valid))
-    return made
+    indices = [places[name] for name in names]
+    return list(shown(trained, dataset, indices, native=comparison.size == "native", by_truth=True))
 
 
 def _draw(
@@ -105,15 +100,17 @@ def _draw(
         score: what dice is called.
     """
     case, across = cases[0], grid.shape[1] - 2
-    for axes, shown, word, below in (
+    part = "" if case.volume is None else case.volume.place
+    for axes, drawn, word, below in (
         (grid[0, 0], picture(case.image, case.valid), "image", shorten(case.name, NAME)),
-        (grid[0, 1], classes(case.truth, case.valid), "truth", ""),
+        (grid[0, 1], classes(case.truth, case.valid), "truth", shorten(part, PLACE)),
     ):
         axes.set_axis_on()
-        image_axes(axes, shown, word if methods else "", below)
+        image_axes(axes, drawn, word if methods else "", below, case.aspect)
     for place, (made, value) in enumerate(zip(cases, dice, strict=True)):
         axes = grid[place // across, 2 + place % across]
         axes.set_axis_on()
         said = f"{score} {'not defined' if math.isnan(value) else f'{value:.3f}'}"
-        shown = errors(made.image, made.truth, made.prediction, made.valid)
-        image_axes(axes, shown, shorten(methods[place], NAME) if methods else "", said)
+        wrong = errors(made.image, made.truth, made.prediction, made.valid)
+        name = shorten(methods[place], NAME) if methods else ""
+        image_axes(axes, wrong, name, said, made.aspect)

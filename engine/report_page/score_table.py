@@ -144,10 +144,11 @@ def time(scores: Evaluation) -> Markup | None:
         return None
     where = f"{said['device']} ({said['device_name']})"
     threads = f", {counted(said['threads'], 'thread')}" if said["device"] == "cpu" else ""
-    extent = f"{said['height']} × {said['width']} px"
+    shape = [said[axis] for axis in ("depth", "height", "width") if said.get(axis) is not None]
     return element(
         "p",
-        f"Inference takes {said['median_ms']:.3g} ms an image: batch 1, {extent}, {where}{threads}, "
+        f"Inference takes {said['median_ms']:.3g} ms an image: batch 1, {tables.extent(shape)}, "
+        f"{where}{threads}, "
         f"median of {counted(said['images'] * said['repeats'], 'pass', 'passes')}.",
     )
 

@@ -80,9 +80,9 @@ def test_the_json_file_has_what_the_manual_says(trained_run: Path) -> None:
     assert 0 <= made.ece <= saved["scores"]["foreground"]["ece"]["value"] + 1e-12
     time = saved["inference"]
     assert list(time) == [
-        "median_ms", "repeats", "images", "height", "width", "device", "device_name", "threads"
+        "median_ms", "repeats", "images", "depth", "height", "width", "device", "device_name", "threads"
     ]  # fmt: skip
-    assert (time["height"], time["width"], time["device"]) == (40, 48, "cpu")
+    assert (time["depth"], time["height"], time["width"], time["device"]) == (None, 40, 48, "cpu")
     assert time["median_ms"] > 0
 
 

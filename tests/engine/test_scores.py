@@ -1,6 +1,7 @@
 """Scores of one image, and of many together: a network of one weight, counts by hand, calibration, time."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +190,7 @@ def test_rows_of_the_tables() -> None:
 @pytest.mark.parametrize(("count", "images", "repeats"), [(1, 1, 10), (4, 4, 2), (10, 10, 1), (25, 10, 1)])
 def test_few_images_are_timed_often_and_many_once(count: int, images: int, repeats: int) -> None:
     run = trained(size=(12, 16))
-    timing = inference_time(run, (case(seed=number).image for number in range(count)), count)
+    timing = inference_time(run, (case(seed=number) for number in range(count)), count)
     assert (timing.images, timing.repeats, timing.height, timing.width) == (images, repeats, 12, 16)
     assert timing.images * timing.repeats <= PASSES
     assert timing.device == "cpu"
@@ -219,14 +220,14 @@ def slow(seconds: list[float], tile: int = 64) -> tuple[Trained, Slow]:
 
 def test_the_first_passes_do_not_count() -> None:
     run, network = slow([0.2, 0.2, 0.2, 0.02])
-    timing = inference_time(run, [case().image] * 2, 2)
+    timing = inference_time(run, [case()] * 2, 2)
     assert 20 <= timing.median_ms < 150
     assert network.calls == 3 + 10
 
 
 def test_a_large_image_is_timed_tile_by_tile() -> None:
     run, network = slow([0.0], tile=16)
-    timing = inference_time(run, [case().image], 1)
+    timing = inference_time(run, [case()], 1)
     assert network.calls == (3 + 10) * 2 * 3
     assert (timing.height, timing.width) == (24, 30)
 
@@ -234,7 +235,7 @@ def test_a_large_image_is_timed_tile_by_tile() -> None:
 def test_slow_networks_are_not_timed_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.timing.SECONDS", 0.03)
     run, network = slow([0.02])
-    timing = inference_time(run, [case().image] * 10, 10)
+    timing = inference_time(run, [case()] * 10, 10)
     # A sleep can last longer, but not shorter.
     assert 1 <= timing.images <= 2
     assert network.calls <= 2 + 2
@@ -251,5 +252,7 @@ def test_without_an_image_there_is_no_time() -> None:
 
 
 def test_words_of_a_time() -> None:
-    timing = Timing(1.0, 1, 1, 5, 6, "cuda", "A GPU", 8)
+    timing = Timing(1.0, 1, 1, None, 5, 6, "cuda", "A GPU", 8)
     assert timing.words() == "batch 1, 5 × 6 px, cuda (A GPU), median of 1 pass"
+    volume = replace(timing, depth=4).words()
+    assert volume == "batch 1, 4 × 5 × 6 voxels, cuda (A GPU), median of 1 pass"
