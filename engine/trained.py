@@ -97,7 +97,8 @@ class Trained:
         dims = int(info["dataset"].get("dims", 2))
         here = find_device(device)
         state = checkpoint.load(file)
-        network = build_network(config, info["dataset"]["channels"], len(classes), here, pretrained=False)
+        channels = int(info["dataset"]["channels"])
+        network = build_network(config, channels, len(classes), here, dims, pretrained=False)
         try:
             network.load_state_dict(state["model"])
         except RuntimeError as error:
