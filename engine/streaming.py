@@ -113,7 +113,10 @@ def write(
         if scheduler is None:
             ranges.predict_here(trained, rows, Part(None, affine, out), state, progress)
         else:
-            ranges.predict_there(trained, rows, Part(None, affine), state, progress, device, scheduler)
+            # Here, for a cluster takes a second to load.
+            from engine.streamed import farm
+
+            farm.predict_there(trained, rows, Part(None, affine), state, progress, device, scheduler)
     state.finish()
 
 

@@ -23,24 +23,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from engine import fingerprint, lock, predict, streaming
+from engine import fingerprint, infer, lock, predict
 from engine.config import RunConfig
 from engine.data.rows import Rows, open_rows
 from engine.data.specs import Data
 from engine.errors import InputError
 from engine.infer import Predictor
 from engine.models.unet import UNet
-from engine.streaming import (
-    CancelledError,
-    Progress,
-    halved,
-    probabilities,
-    reported,
-    require_memory,
-    shrink,
-    stream,
-)
-from engine.trained import Trained
+from engine.streamed.progress import CancelledError, Progress
+from engine.streaming import reported, require_memory, stream
+from engine.trained import Part, Trained
 
 CPU = torch.device("cpu")
 METHODS = get_args(Data.model_fields["normalization"].annotation)
@@ -82,9 +74,13 @@ def stored(path: Path, image: Any, chunks: tuple[int, ...] | None = None) -> Pat
     return path
 
 
-def streamed(trained: Trained, rows: Rows, folder: Path) -> Any:
-    folder.mkdir(exist_ok=True)
-    return np.concatenate(list(probabilities(trained, rows, Progress(folder))), axis=1)
+def streamed(trained: Trained, rows: Rows, part: Part | None = None) -> Any:
+    """All blocks of a prediction in their places; NaN where none came."""
+    whole = np.full((len(trained.classes), *rows.shape[:-1]), np.nan, np.float32)
+    for box, p in trained.probabilities(rows, part=part):
+        assert np.isnan(whole[(slice(None), *box)]).all()  # each comes once
+        whole[(slice(None), *box)] = p
+    return whole
 
 
 def state(out: Path) -> dict[str, Any]:
@@ -110,7 +106,7 @@ def test_gives_what_the_whole_image_gives(
     for number, shape in enumerate([(97, 115), (160, 40), (40, 160), (60, 50)]):
         image = picture((*shape, channels), dtype)
         rows = open_rows(stored(tmp_path / f"{number}.zarr", image, (37, 50, channels)), channels)
-        found = streamed(trained, rows, tmp_path / "out")
+        found = streamed(trained, rows)
         assert found.dtype == np.float32
         np.testing.assert_array_equal(found, trained.probability(image))
         assert np.ptp(found) > 0.1
@@ -122,7 +118,7 @@ def test_with_any_overlap_of_tiles(overlap: float, tmp_path: Path) -> None:
     trained = replace(trained, predictor=replace(trained.predictor, overlap=overlap))
     image = picture((71, 60, 1))
     rows = open_rows(stored(tmp_path / "x.zarr", image), 1)
-    found = streamed(trained, rows, tmp_path / "out")
+    found = streamed(trained, rows)
     np.testing.assert_array_equal(found, trained.probability(image))
 
 
@@ -133,7 +129,7 @@ def test_runs_that_resize_give_the_images_own_size(dtype: Any, tile: int, tmp_pa
     for number, shape in enumerate([(90, 120), (48, 56)]):
         image = picture((*shape, 3), dtype)
         rows = open_rows(stored(tmp_path / f"{number}.zarr", image, (16, 16, 3)), 3)
-        found = streamed(trained, rows, tmp_path / "out")
+        found = streamed(trained, rows)
         np.testing.assert_array_equal(found, trained.probability(image))
 
 
@@ -148,33 +144,32 @@ def test_how_an_image_is_stored_changes_no_bit(
     monkeypatch.setattr("engine.data.rows.MOST_VALUES", 83 * 2 * 20)
     for number, chunks in enumerate([(1, 83, 2), (7, 40, 1), (64, 64, 2), (151, 83, 2)]):
         rows = open_rows(stored(tmp_path / f"{number}.zarr", image, chunks), 2)
-        np.testing.assert_array_equal(streamed(trained, rows, tmp_path / "out"), whole)
+        np.testing.assert_array_equal(streamed(trained, rows), whole)
     for lying in (np.asfortranarray(image), np.moveaxis(np.moveaxis(image, -1, 0).copy(), 0, -1)):
         np.testing.assert_array_equal(trained.probability(lying), whole)
 
 
 @pytest.mark.parametrize("method", ["zscore", "percentile", "unit"])
-def test_no_more_rows_are_read_at_once_than_a_tile_or_a_band_has(
+def test_no_more_is_read_at_once_than_a_tile_or_a_band(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    image = picture((2000, 40, 1), np.float32)
+    image = picture((700, 400, 1), np.float32)
     rows = open_rows(stored(tmp_path / "x.zarr", image, (50, 40, 1)), 1)
     reads: list[int] = []
 
-    def read(first: int, last: int) -> Any:
-        reads.append(last - first)
-        return rows.read(first, last)
+    def box(sides: Any) -> Any:
+        reads.append(math.prod(side.stop - side.start for side in sides))
+        return rows.box(sides)
 
-    # A band for the statistics is what is stored together, here as if images of this width were long.
-    monkeypatch.setattr("engine.data.rows.MOST_VALUES", 40 * 120)
+    monkeypatch.setattr("engine.data.rows.MOST_VALUES", 5000)  # as if an image of this width were wide
     trained = network(normalization=method)
-    parts = list(probabilities(trained, replace(rows, read=read), Progress(tmp_path)))
-    tops = trained.predictor.grid((2000, 40))[1][0]
-    assert reads[-len(tops) :] == [64] * len(tops)
-    passes = reads[: -len(tops)]
-    assert sum(passes) == 2 * 2000
-    assert max(passes) == 100
-    assert max(part.shape[1] for part in parts) <= 64
+    found = streamed(trained, replace(rows, box=box))
+    np.testing.assert_array_equal(found, trained.probability(image))
+    tiles = trained.predictor.count((700, 400))
+    assert reads[-tiles:] == [64 * 64] * tiles
+    passes = reads[:-tiles]
+    assert sum(passes) == 2 * 700 * 400
+    assert max(passes) <= 5000
 
 
 def test_the_command_writes_array_progress_and_meta(finished: Path, tmp_path: Path) -> None:
@@ -191,13 +186,14 @@ def test_the_command_writes_array_progress_and_meta(finished: Path, tmp_path: Pa
     assert state(out) == {"state": "finished", "done": 6, "tiles": 6, "message": ""}
     assert json.loads((out / "meta.json").read_text("utf-8")) == {
         "format": 1, "run": str(finished.resolve()), "checkpoint": trained.file, "epoch": trained.epoch,
+        "digest": fingerprint.image(image[..., None]), "dims": 2, "spacing": None,
         "weights": fingerprint.weights(trained.predictor.network), "path": trained.predicted().path,
         "image": str(path), "split": None, "classes": list(trained.classes), "head": "sigmoid",
         "shape": [1, 600, 1100], "dtype": "float32", "levels": ["probability"],
     }  # fmt: skip
     assert trained.predicted().path["tile"] == 512
     assert sorted(item.name for item in out.iterdir()) == [
-        "lock.guard", "meta.json", "probability", "progress.json"
+        "lock.guard", "meta.json", "probability", "progress.json", "zarr.json"
     ]  # fmt: skip
 
 
@@ -241,45 +237,6 @@ def test_runs_of_older_versions_do_not_know_their_images(
     assert trained.seen_in(digest) is None
     assert stream(trained_run, vessels / "images" / f"{name}.png", tmp_path / "out", device="cpu")
     assert json.loads((tmp_path / "out" / "meta.json").read_text("utf-8"))["split"] is None
-
-
-def test_smaller_copies_of_long_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "LONGEST", 300)
-    monkeypatch.setattr(streaming, "CHUNK", 64)
-    p = np.random.default_rng(0).random((2, 333, 1101), dtype=np.float32)
-    streaming.fill(streaming.allocate(tmp_path / "probability", p.shape), [p])
-    looks: list[None] = []
-    names = shrink(tmp_path, lambda: looks.append(None))
-    assert names == ["probability", "probability_1", "probability_2"]
-    for name in names[1:]:
-        _, height, width = p.shape
-        expected = np.empty((2, math.ceil(height / 2), math.ceil(width / 2)))
-        for row, column in np.ndindex(expected.shape[1:]):
-            block = p[:, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
-            expected[:, row, column] = block.mean((1, 2), dtype=np.float64)
-        small = zarr.open_array(tmp_path / name, mode="r")
-        assert small.chunks == (2, 64, 64)
-        p = small[:]
-        np.testing.assert_allclose(p, expected, rtol=0, atol=1e-6)
-    assert max(p.shape) == 276
-    assert len(looks) == 3 * 9 + 2 * 5
-
-
-@settings(deadline=None, max_examples=25)
-@given(st.integers(1, 40), st.integers(1, 40), st.lists(st.integers(1, 50), min_size=1, max_size=8))
-def test_parts_of_any_height_are_put_together(width: int, chunk: int, heights: list[int]) -> None:
-    p = np.random.default_rng(0).random((2, sum(heights), width), dtype=np.float32)
-    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(streaming, "CHUNK", chunk)
-        array = streaming.allocate(Path(folder) / "p", p.shape)
-        streaming.fill(array, np.split(p, np.cumsum(heights)[:-1], axis=1))
-        np.testing.assert_array_equal(array[:], p)
-
-
-def test_means_at_odd_ends_are_of_what_is_there() -> None:
-    p = np.arange(15, dtype=np.float32).reshape(1, 3, 5)
-    np.testing.assert_array_equal(halved(p), [[[3, 5, 6.5], [10.5, 12.5, 14]]])
-    np.testing.assert_array_equal(halved(p[:, :1, :1]), [[[0]]])
 
 
 def when(condition: Callable[[], bool], act: Callable[[], object]) -> threading.Thread:
@@ -355,9 +312,9 @@ def test_arrays_of_zarr_2_and_with_shards(tmp_path: Path) -> None:
     image = picture((100, 70))
     zarr.create_array(store=tmp_path / "2", data=image, chunks=(30, 30), zarr_format=2)
     zarr.create_array(store=tmp_path / "s", data=image, chunks=(10, 10), shards=(40, 40))
-    for name, together in (("2", 30), ("s", 40)):
+    for name, chunk in (("2", 30), ("s", 40)):
         rows = open_rows(tmp_path / name, 1)
-        assert rows.together == together
+        assert rows.chunks == (chunk, chunk)
         np.testing.assert_array_equal(rows.read(7, 93)[..., 0], image[7:93])
 
 
@@ -476,7 +433,7 @@ def refused(tmp_path: Path, finished: Path, case: str) -> tuple[Path, Path]:
     nan[150, 3] = np.nan
     (tmp_path / "folder").mkdir()
     zarr.create_group(tmp_path / "group").create_array("0", data=picture((9, 9)))
-    shapes = {"stack": (5, 60, 50), "channels first": (3, 60, 50), "line": (60,), "5d": (1, 1, 1, 9, 9)}
+    shapes = {"volume": (20, 60, 50), "stack": (5, 60, 50), "line": (60,), "5d": (2, 2, 2, 9, 9)}
     if case in shapes:
         return finished, stored(tmp_path / "x.zarr", np.zeros(shapes[case], np.uint8))
     if case == "nan":
@@ -495,10 +452,10 @@ def refused(tmp_path: Path, finished: Path, case: str) -> tuple[Path, Path]:
 
 
 SENTENCES = {
-    "stack": r"shape \(5, 60, 50\), not a 2D image", "channels first": r"\(3, 60, 50\), not a 2D image",
-    "line": r"shape \(60,\)", "5d": r"\(1, 1, 1, 9, 9\)", "channels": "has 2 channels where 1 are needed",
-    "nan": r"x.zarr \(rows 0 to 199\) holds 1 pixels that are NaN", "none": "none.zarr does not exist",
-    "folder": "folder is a folder and no zarr array", "group": r"one of its arrays \(0\)",
+    "stack": "has 5 channels where 1 are needed", "volume": "has 3 axes of space, and the run .* of 2",
+    "line": r"shape \(60,\)", "5d": r"\(2, 2, 2, 9, 9\)", "channels": "has 2 channels where 1 are needed",
+    "nan": r"x.zarr \(pixels 0 to 199 × 0 to 29\) holds 1 pixels that are NaN",
+    "none": "none.zarr does not exist", "folder": "folder is not a zarr", "group": "is a zarr that is not an image",
     "corrupt": "b.zarr cannot be read as zarr", "broken": "x.zarr cannot be read as zarr",
     "complex": "complex64", "no run": "is no run directory",
 }  # fmt: skip
@@ -555,7 +512,7 @@ def test_an_image_too_large_for_a_run_that_resizes_is_refused_at_once(tmp_path: 
     zarr.create_array(store=tmp_path / "x.zarr", shape=(10**6, 10**6), chunks=(512, 512), dtype="uint8")
     rows = open_rows(tmp_path / "x.zarr", 1)
     with pytest.raises(InputError, match=r"needs about 15\d{3}\.\d GiB of memory.*without data.size"):
-        streamed(network(size=(64, 64)), rows, tmp_path / "out")
+        require_memory(network(size=(64, 64)), rows, free=2**40)
     # Tile by tile it is no matter of memory.
     require_memory(network(), rows, free=2**32)
     with pytest.raises(InputError, match="smaller --tile or smaller chunks"):
