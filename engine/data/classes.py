@@ -6,8 +6,8 @@ that meaning. Without a table the values themselves decide, where they leave no 
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,10 @@ BACKGROUND, IGNORED = 0, 255
 UNNAMED = 254
 """Marks, while a mask is mapped, values that no class names."""
 MOST_CLASSES = 253
+BAND = 1 << 22
+"""Values of a mask that are looked at at once."""
+NEARLY_WHOLE = 1e-4
+"""Whole numbers that a file stored as fractions of its range come back this near."""
 MOST_INFERRED = 32
 """With more values than this and no table, the masks rather number objects than classes."""
 
@@ -160,16 +164,46 @@ def survey(mask: Raster, file: str) -> tuple[list[int] | None, list[int]]:
         InputError: as :func:`codes`.
     """
     if mask.pixels.ndim > mask.dims and mask.pixels.shape[-1] == 3 and not is_gray(mask.pixels):
-        return None, _unique(codes(mask, True, file))
-    values = _unique(codes(mask, False, file))
+        return None, _unique(mask, True, file)
+    values = _unique(mask, False, file)
     if mask.palette is None:
         return values, [value * 0x010101 for value in values]
-    return values, _unique(codes(mask, True, file))
+    return values, _unique(mask, True, file)
 
 
-def _unique(found: NDArray[Any]) -> list[int]:
-    few = found.dtype == np.uint8  # counting is much faster than sorting
-    return [int(code) for code in (np.flatnonzero(np.bincount(found.ravel())) if few else np.unique(found))]
+def _unique(mask: Raster, colored: bool, file: str) -> list[int]:
+    found: set[int] = set()
+    for _, part in _bands(mask):
+        band = codes(part, colored, file)
+        few = band.dtype == np.uint8  # counting is much faster than sorting
+        found.update(map(int, np.flatnonzero(np.bincount(band.ravel())) if few else np.unique(band)))
+    return sorted(found)
+
+
+def _bands(mask: Raster) -> Iterator[tuple[slice, Raster]]:
+    """A mask in parts along its first axis, since codes take up to eight times its memory; a palette, whose
+    meaning hangs on all that is used of it, in one."""
+    count = len(mask.pixels)
+    values = max(1, mask.pixels[:1].size)
+    step = count if mask.palette is not None else max(1, BAND // values)
+    for start in range(0, count, step):
+        band = slice(start, min(start + step, count))
+        yield band, replace(mask, pixels=mask.pixels[band])
+
+
+def inside(mask: Raster, file: str) -> NDArray[np.bool_]:
+    """Where a mask is not 0, or not black.
+
+    Returns:
+        (*S)
+
+    Raises:
+        InputError: as :func:`codes`.
+    """
+    found = np.empty(mask.shape, np.bool_)
+    for band, part in _bands(mask):
+        found[band] = codes(part, True, file) != 0
+    return found
 
 
 def is_gray(pixels: NDArray[Any]) -> bool:
@@ -186,10 +220,9 @@ def _indices(pixels: NDArray[Any], palette: NDArray[np.uint8]) -> NDArray[Any]:
 def _whole(pixels: NDArray[Any], file: str) -> NDArray[Any]:
     """Whole numbers in whatever dtype."""
     if pixels.dtype.kind == "f":
-        whole = pixels.astype(np.int64) if np.isfinite(pixels).all() else None
-        if whole is None or (whole != pixels).any():
+        if not np.isfinite(pixels).all() or (np.abs(np.rint(pixels) - pixels) > NEARLY_WHOLE).any():
             raise InputError(f"{file} holds mask values that are no whole numbers: 0 and 1 would work.")
-        return whole
+        return np.rint(pixels).astype(np.int64)
     if pixels.dtype.kind not in "bui":
         raise InputError(f"{file} holds {pixels.dtype} as mask values: whole numbers would work.")
     return pixels.view(np.uint8) if pixels.dtype == bool else pixels
@@ -201,32 +234,36 @@ def to_labels(mask: Raster, classes: Classes, file: str) -> NDArray[np.uint8]:
     Where the classes name colours, colours decide, and a value v means the gray of that value.
 
     Returns:
-        (H, W)
+        (*S)
 
     Raises:
         InputError: a value that no class names (if ``classes.rest`` refuses), or as :func:`codes`.
     """
     colored = bool(classes.colors)
-    found = codes(mask, colored, file)
     grays = {value * 0x010101: index for value, index in classes.values.items()}
     known = {**grays, **classes.colors} if colored else classes.values
     others = {"background": BACKGROUND, "ignore": IGNORED}.get(classes.rest, UNNAMED)
-    labels = np.full(found.shape, others, np.uint8)
-    for code, index in known.items():
-        labels[found == code] = index
-    if others == UNNAMED and (labels == UNNAMED).any():
-        _refuse(np.unique(found[labels == UNNAMED]), known, classes.names, colored, file)
+    labels = np.full(mask.shape, others, np.uint8)
+    unnamed: set[int] = set()
+    for band, part in _bands(mask):
+        found, own = codes(part, colored, file), labels[band]
+        for code, index in known.items():
+            own[found == code] = index
+        if others == UNNAMED and (own == UNNAMED).any():
+            unnamed.update(map(int, np.unique(found[own == UNNAMED])))
+    if unnamed:
+        _refuse(sorted(unnamed), known, classes.names, colored, file)
     return labels
 
 
 def _refuse(
-    unnamed: NDArray[Any], known: Mapping[int, int], names: Sequence[str], colored: bool, file: str
+    unnamed: Sequence[int], known: Mapping[int, int], names: Sequence[str], colored: bool, file: str
 ) -> None:
     meaning = {BACKGROUND: "background", IGNORED: "ignore"} | dict(enumerate(names, 1))
     table = ", ".join(f"{_show(code, colored)} {meaning[index]}" for code, index in sorted(known.items()))
     more = f" and {len(unnamed) - 1} more" if len(unnamed) > 1 else ""
     raise InputError(
-        f"{file} holds mask value {_show(int(unnamed[0]), colored)}{more}, which no class names ({table}): "
+        f"{file} holds mask value {_show(unnamed[0], colored)}{more}, which no class names ({table}): "
         "data.classes that name it, or data.rest = background or ignore, would work."
     )
 

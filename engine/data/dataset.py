@@ -1,8 +1,9 @@
 """A data set ready to be trained on: its cases, classes, channels and splits."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -10,18 +11,19 @@ from numpy.typing import NDArray
 from engine.data.classes import Classes
 from engine.data.demo import write_demo
 from engine.data.layouts import Case, Found, find
+from engine.data.orientation import world_notes
 from engine.data.pairs import some
 from engine.data.read import (
     load_cases,
     probe_cases,
-    read_image,
+    read_spaced,
     resolve_channels,
     resolve_classes,
     resolve_dims,
 )
 from engine.data.specs import Data
 from engine.data.split import FEWEST, SPLITS, split
-from engine.data.store import Sample, resized
+from engine.data.store import Sample, frame_of, resized
 from engine.errors import InputError
 
 
@@ -95,6 +97,7 @@ class Dataset:
         heads = probe_cases(found)
         dims = resolve_dims(found, heads)
         channels = resolve_channels(found, data.color, heads)
+        found = replace(found, notes=(*found.notes, *world_notes(found, heads, data)))
         return cls(data, found, resolve_classes(found, here), channels, divided, dims)
 
     def cases(self, part: str) -> list[Case]:
@@ -110,12 +113,17 @@ class Dataset:
         return Samples(self.found, indices, self.classes, self.channels, self.notes)
 
     def picture(self, part: str, number: int) -> tuple[NDArray[Any], tuple[float, ...]]:
-        """One image of a split as it is shown: (H, W, channels), resized if ``data.size`` says so,
-        and the height and width of its pixels in pixels of the file."""
-        image = read_image(self.cases(part)[number], self.channels)
-        shown = resized(image, self.data.size, labels=False)
-        scale = tuple(a / b for a, b in zip(image.shape[:2], shown.shape[:2], strict=True))
-        return shown, scale
+        """One image of a split as it is shown, and the sides of its pixels along each axis of S.
+
+        Returns:
+            (*S, channels), resized as ``data.size`` or ``data.spacing`` say; the sides in mm if it is a
+            volume whose file knows them, else in pixels of the file.
+        """
+        image, spacing = read_spaced(self.cases(part)[number], self.channels)
+        shown = resized(image, frame_of(image.shape[:-1], spacing, self.data), labels=False)
+        unit = spacing if self.dims == 3 and spacing is not None else (1.0,) * self.dims
+        lengths = zip(unit, image.shape[:-1], shown.shape[:-1], strict=True)
+        return shown, tuple(each * own / left for each, own, left in lengths)
 
     def summary(self) -> dict[str, Any]:
         """What run.json says of the data."""
@@ -166,8 +174,15 @@ def _fingerprint(found: Found) -> str:
         valid = (case.valid,) if case.valid is not None else ()
         for source in (*case.images, *case.masks, *valid):
             name = source.path.relative_to(found.root).as_posix()
-            digest.update(f"{name}:{source.path.stat().st_size}\n".encode())
+            digest.update(f"{name}:{_bytes(source.path)}\n".encode())
     return digest.hexdigest()
+
+
+def _bytes(path: Path) -> int:
+    """Size of a file, or of all files below a folder that is one image."""
+    if not path.is_dir():
+        return path.stat().st_size
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
 def _recorded(found: Found, splits: Mapping[str, Sequence[str]]) -> dict[str, tuple[int, ...]]:

@@ -92,8 +92,8 @@ def _layout(table: Mapping[str, Any]) -> Layout:
 
 
 def _part(table: Mapping[str, Any]) -> Part:
-    """A part from its TOML table, where ``mask`` and ``valid`` are one pattern or several."""
-    lists = {name: table[name] for name in ("mask", "valid") if name in table}
+    """A part from its TOML table, where ``image``, ``mask`` and ``valid`` are one pattern or several."""
+    lists = {name: table[name] for name in ("image", "mask", "valid") if name in table}
     tuples = {name: (given,) if isinstance(given, str) else tuple(given) for name, given in lists.items()}
     return Part(**{**table, **tuples})
 
@@ -102,7 +102,8 @@ PATTERNS = Layout(
     name="patterns",
     title="A pair of patterns of your own: data.images, data.masks and, if you have it, data.valid",
     tree='data.images = "raw/{id}.tif", data.masks = "labels/{id}_mask.png"',
-    reference="{id} ties image and mask; {group}, {channel} and {part} as in the documentation",
+    reference="{id} ties image and mask; {group}, {channel} and {part}, and several data.images with ; "
+    "between them, as in the documentation",
     part=(),
     generic=True,
 )
@@ -126,7 +127,7 @@ def find(data: Data) -> Found:
     _require_pairs(root, files, layout, parts)
     notes = [note for part in parts for note in check(root, part, layout.tree)]
     pieces = {path: piece for part in parts for path, piece in part.pieces.items()}
-    cases = _named(root, [case for part in parts for case in _cases(root, part, getattr(data, "axes", None))])
+    cases = _named(root, [case for part in parts for case in _cases(root, part, data.axes)])
     groups_of, more = _groups(data, root, layout, cases, pieces)
     known_groups = groups_of or [None] * len(cases)
     cases = [replace(case, group=group or case.name) for case, group in zip(cases, known_groups, strict=True)]
@@ -226,10 +227,11 @@ def _own(data: Data) -> Layout:
     if not (data.images and data.masks):
         missing = "data.masks" if data.images else "data.images"
         raise InputError(f"{missing} is not given: the layout 'patterns' is {PATTERNS.tree}.")
-    for text in (data.images, data.masks, data.valid):
-        if text and "{id}" not in text:
+    channels = tuple(text.strip() for text in data.images.split(";"))
+    for text in (*channels, data.masks, *([data.valid] if data.valid else [])):
+        if "{id}" not in text:
             raise InputError(f"the pattern {text!r} has no {{id}}, unlike {PATTERNS.tree}: it is needed.")
-    part = Part(data.images, (data.masks,), (data.valid,) if data.valid else ())
+    part = Part(channels, (data.masks,), (data.valid,) if data.valid else ())
     return replace(
         PATTERNS, part=(part,), tree=" with ".join(filter(None, (data.images, data.masks, data.valid)))
     )

@@ -14,7 +14,8 @@ Key = tuple[str, ...]
 class Part:
     """Patterns of images and of what goes with them."""
 
-    image: str
+    image: tuple[str, ...]
+    """Several give one channel each, in this order."""
     mask: tuple[str, ...]
     valid: tuple[str, ...] = ()
     split: str = ""
@@ -30,7 +31,7 @@ class Matches:
 
     part: Part
     images: Mapping[Key, Sequence[str]]
-    """By the pieces that image and mask pattern share; one file, or one per channel."""
+    """By the pieces that image and mask patterns share; one file, or one per channel."""
     masks: Mapping[Key, Sequence[str]]
     valids: Mapping[Key, Sequence[str]]
     pieces: Mapping[str, Mapping[str, str]]
@@ -44,16 +45,26 @@ class Matches:
 
 def match(part: Part, where: Mapping[str, str], files: Sequence[str]) -> Matches:
     """Sort the files that fit the part's patterns by the pieces that tie image and mask."""
-    image = pattern(part.image, where)
+    channels = [pattern(text, where) for text in part.image]
     masks = [pattern(text, where) for text in part.mask]
     valids = [pattern(text, where) for text in part.valid]
-    tied = [name for name in sorted(image.names - UNTIED) if all(name in mask.names for mask in masks)]
-    pieces = {path: piece for path in files if (piece := image.match(path)) is not None}
+    shared = frozenset.intersection(*(each.names for each in (*channels, *masks)))
+    tied = sorted(shared - UNTIED)
+    labelled = {_key(piece, tied) for each in masks for path in files if (piece := each.match(path))}
+    pieces: dict[str, dict[str, str]] = {}
+    for path in files:
+        fitting = [
+            {**piece, "channel": _channel(piece, number, len(channels))}
+            for number, each in enumerate(channels)
+            if (piece := each.match(path)) is not None
+        ]
+        if fitting:  # by {id} and {id}_t1 alike, where a mask tells the id
+            pieces[path] = next((each for each in fitting if _key(each, tied) in labelled), fitting[0])
     images: dict[Key, list[str]] = {}
     for path, piece in pieces.items():
         images.setdefault(_key(piece, tied), []).append(path)
     for paths in images.values():
-        paths.sort(key=lambda path: pieces[path].get("channel", ""))
+        paths.sort(key=lambda path: pieces[path]["channel"])
     return Matches(
         part,
         images,
@@ -61,6 +72,11 @@ def match(part: Part, where: Mapping[str, str], files: Sequence[str]) -> Matches
         _fields_of_view(valids, tied, files, images),
         pieces,
     )
+
+
+def _channel(pieces: Mapping[str, str], number: int, count: int) -> str:
+    """What tells a channel's file from the others of its image, and comes first."""
+    return pieces.get("channel", "") if count == 1 else f"{number:03d}{pieces.get('channel', '')}"
 
 
 def _key(pieces: Mapping[str, str], tied: Sequence[str]) -> Key:
@@ -99,15 +115,21 @@ def check(root: Path, found: Matches, tree: str) -> list[str]:
         a note if images that may lack a mask do: all of a part, or some where the owner ships them so.
 
     Raises:
-        InputError: mask without image, image without mask or field of view, two files for one.
+        InputError: mask without image, image without mask, field of view or channel, two files for one.
     """
     part, paired = found.part, set(found.pairs)
     orphans = [path for key in found.masks if key not in paired for path in found.masks[key]]
     if orphans:
         raise InputError(f"{some(orphans, 'mask')} in {root} without an image: looked for {tree}.")
-    _refuse_several(root, found.images, "image", "{channel}" in part.image)
+    planes: dict[Key, list[str]] = {}
+    for key, paths in found.images.items():
+        for path in paths:
+            planes.setdefault((*key, found.pieces[path]["channel"]), []).append(path)
+    channels = len(planes) > len(found.images)
+    _refuse_several(root, planes, "channel of an image" if channels else "image", allowed=False)
     _refuse_several(root, found.masks, "mask", any("{part}" in text for text in part.mask))
     _refuse_several(root, found.valids, "field of view", allowed=False)
+    _refuse_missing(root, found)
     alone = [found.images[key][0] for key in found.images if key not in paired]
     if alone and paired and not part.partial:
         raise InputError(f"{some(alone, 'image')} in {root} without a mask: looked for {tree}.")
@@ -124,6 +146,24 @@ def _refuse_several(root: Path, files: Mapping[Key, Sequence[str]], noun: str, a
             f"{some(several, 'file')} in {root} for one {noun}: one of them only, "
             "or the patterns data.images and data.masks, would work."
         )
+
+
+def _refuse_missing(root: Path, found: Matches) -> None:
+    """Refuse images that lack a channel that others have, or for which there is a pattern."""
+    several = found.part.image if len(found.part.image) > 1 else ()
+    having: dict[str, set[Key]] = {f"{number:03d}": set() for number, _ in enumerate(several)}
+    for key in found.pairs:
+        for path in found.images[key]:
+            channel = found.pieces[path]["channel"]
+            having.setdefault(channel[:3] if several else channel, set()).add(key)
+    for number, (channel, keys) in enumerate(having.items()):
+        lacking = [found.images[key][0] for key in found.pairs if key not in keys]
+        if lacking:
+            raise InputError(
+                f"{some(lacking, 'image')} in {root} without the channel "
+                f"{several[number] if several else channel}: every image needs all channels, "
+                "or data.images without this one."
+            )
 
 
 def some(paths: Sequence[str], noun: str) -> str:

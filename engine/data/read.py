@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.data.classes import Classes, codes, from_table, infer, is_gray, survey, to_labels
+from engine.data.classes import Classes, from_table, infer, inside, is_gray, survey, to_labels
 from engine.data.decode import Head, Raster, Source, decode, probe
 from engine.data.layouts import Case, Found
 from engine.data.specs import Data
@@ -67,6 +67,12 @@ def read_image(case: Case, channels: int | None = None) -> NDArray[Any]:
             that cannot become ``channels``.
     """
     return _read_image(case, channels)[0]
+
+
+def read_spaced(case: Case, channels: int | None = None) -> tuple[NDArray[Any], tuple[float, ...] | None]:
+    """As :func:`read_image`, and the mm along each axis of S, or None where the file says nothing."""
+    image, grid, _ = _read_image(case, channels)
+    return image, grid.spacing
 
 
 def read_labels(case: Case, classes: Classes) -> NDArray[np.uint8]:
@@ -272,10 +278,10 @@ def _read_labels(case: Case, classes: Classes) -> tuple[NDArray[np.uint8], _Grid
 
 def _read_valid(source: Source) -> tuple[NDArray[np.bool_], _Grid]:
     raster = decode(source)
-    inside = np.asarray(codes(raster, True, str(source.path)) != 0)
-    if not inside.any():
+    field = inside(raster, str(source.path))
+    if not field.any():
         raise InputError(f"the field of view {source.path} is black all over: white inside is needed.")
-    return inside, _grid(raster, source, "field of view")
+    return field, _grid(raster, source, "field of view")
 
 
 def picture(raster: Raster, file: str) -> NDArray[Any]:

@@ -94,9 +94,14 @@ def _nifti_head(image: Any, path: Path) -> tuple[Head, Arrangement]:
         dims=order.dims,
         dtype=dtype.newbyteorder("="),
         spacing=spacing,
-        affine=world @ REVERSED if placed and np.isfinite(world).all() else None,
+        affine=world @ REVERSED if placed and _is_a_place(world) else None,
     )
     return head, order
+
+
+def _is_a_place(world: NDArray[np.float64]) -> bool:
+    """Whether an affine tells voxels apart; headers that were never filled in hold zeros."""
+    return bool(np.isfinite(world).all() and np.linalg.det(world) != 0)
 
 
 def _nifti_order(shape: tuple[int, ...], path: Path) -> Arrangement:
