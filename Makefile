@@ -26,6 +26,9 @@ endef
 XVFB = $(if $(shell command -v xvfb-run),xvfb-run -a -s "-screen 0 1280x800x24")
 # With a choice of tests, none of them may be in one of the two folders.
 NONE_IS_FINE = $(if $(PYTEST),|| [ $$? = 5 ])
+# Of tests that both bindings share: the one whose own are left to it.
+OTHER_pyqt5 := pyqt6
+OTHER_pyqt6 := pyqt5
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo gui test test-logic test-window test-pyqt5 test-pyqt6 lint format benchmark clean
@@ -65,9 +68,9 @@ gui: $(STAMP)
 
 test: test-logic test-window
 
-# The two side by side, each with a screen of its own.
+# The two side by side, each with a screen of its own. What no binding changes is tested with one of them.
 test-window: $(STAMP)
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-pyqt5 test-pyqt6
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target BOTH=yes test-pyqt5 test-pyqt6
 
 test-logic: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --ignore=tests/qt \
@@ -77,7 +80,7 @@ test-logic: $(STAMP)
 test-pyqt5 test-pyqt6: test-%: $(STAMP)
 	@$(if $(XVFB),:,[ -n "$$DISPLAY" ] || [ "$$(uname -s)" != Linux ]) || { echo "The tests of the window need a display: install xvfb and xauth."; exit 1; }
 	OMP_NUM_THREADS=1 LIBGL_ALWAYS_SOFTWARE=1 QT_API=$* $(XVFB) \
-		$(BIN)/python -m pytest tests/qt $(PYTEST) $(NONE_IS_FINE)
+		$(BIN)/python -m pytest tests/qt $(if $(BOTH),-m "not $(OTHER_$*)_is_enough") $(PYTEST) $(NONE_IS_FINE)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

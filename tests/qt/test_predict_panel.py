@@ -190,6 +190,7 @@ def test_a_panel_closed_before_its_prediction_has_started(
     assert processes() == []
 
 
+@pytest.mark.pyqt5_is_enough
 def test_a_plane_of_a_stack_is_laid_in_its_place(qtbot: QtBot, panel: PredictPanel, viewer: Any) -> None:
     stack = viewer.add_image(picture(3, 40, 50), name="stack", scale=(2, 1, 1))
     painted = viewer.add_labels(np.zeros((40, 50), np.uint8), name="paint")
@@ -227,6 +228,7 @@ def test_what_is_wrong_is_said_beside_the_field(qtbot: QtBot, panel: PredictPane
     assert said(panel, "predict-error") == said(panel, "predict-note") == ""
 
 
+@pytest.mark.pyqt6_is_enough
 def test_what_fails_is_said_below_the_bar(qtbot: QtBot, panel: PredictPanel, viewer: Any, home: Path) -> None:
     viewer.add_image(np.full((20, 30), np.nan), name="mine", contrast_limits=(0, 1))
     press(qtbot, panel, "predict-start")

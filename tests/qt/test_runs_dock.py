@@ -261,6 +261,7 @@ def test_a_killed_trainer_is_seen_with_its_last_words(
     assert enabled(dock) == {"watch", "open", "resume"}
 
 
+@pytest.mark.pyqt6_is_enough
 def test_a_stopped_run_goes_on_and_is_watched(
     qtbot: QtBot, dock: RunsDock, home: Path, demo_run: Path
 ) -> None:
@@ -289,6 +290,7 @@ def cut_after(root: Path, epoch: int) -> None:
     shutil.rmtree(root / "checkpoints")
 
 
+@pytest.mark.pyqt5_is_enough
 def test_a_run_that_cannot_be_resumed_says_why(qtbot: QtBot, dock: RunsDock, home: Path) -> None:
     made(home / "runs" / "odd", "crashed")
     wait_for_runs(qtbot, dock, 1)

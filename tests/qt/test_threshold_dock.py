@@ -121,6 +121,7 @@ def text(rate: float) -> str:
     return UNDEFINED if np.isnan(rate) else f"{rate:.3f}"
 
 
+@pytest.mark.pyqt5_is_enough
 def test_the_numbers_are_those_of_the_metrics(qtbot: QtBot, live: ThresholdDock, run: MadeRun) -> None:
     for cls in range(2):
         live.session.set_view(cls=cls)
@@ -143,6 +144,7 @@ def test_the_numbers_are_those_of_the_metrics(qtbot: QtBot, live: ThresholdDock,
     assert "2 training images" in live.readout.text()
 
 
+@pytest.mark.pyqt5_is_enough
 def test_a_mean_leaves_out_what_is_not_defined_and_says_so(
     qtbot: QtBot, dock: ThresholdDock, tmp_path: Path
 ) -> None:
@@ -158,6 +160,7 @@ def test_a_mean_leaves_out_what_is_not_defined_and_says_so(
     assert cells(dock)["Precision"][0] == UNDEFINED
 
 
+@pytest.mark.pyqt6_is_enough
 def test_numbers_are_never_those_of_something_else(qtbot: QtBot, live: ThresholdDock) -> None:
     before = cells(live)
     live.workbench._clock.stop()  # nothing new is read
@@ -294,6 +297,7 @@ def test_the_outline_follows_once_the_hand_rests(
     assert not live.session.view.outline
 
 
+@pytest.mark.pyqt6_is_enough
 def test_kept_labels_are_the_users_own(
     qtbot: QtBot, live: ThresholdDock, viewer: Any, run: MadeRun, tmp_path: Path
 ) -> None:
@@ -319,6 +323,7 @@ def test_kept_labels_are_the_users_own(
     np.testing.assert_array_equal(labels.data, wanted)
 
 
+@pytest.mark.pyqt5_is_enough
 def test_labels_lie_on_their_image(qtbot: QtBot, dock: ThresholdDock, viewer: Any, tmp_path: Path) -> None:
     item = watched_item("a", origin=(4, 6), scale=(2.0, 0.5))
     dock.session.watch(MadeRun(tmp_path / "run", [item]).train(1).end().root)
@@ -360,6 +365,7 @@ def test_masks_are_saved_and_replaced_only_when_told_to(
     assert (folder / f"a_mask{ending}").read_bytes() != before
 
 
+@pytest.mark.pyqt6_is_enough
 def test_what_cannot_be_written_is_said(qtbot: QtBot, live: ThresholdDock, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
     live.save_into(tmp_path / "taken")
@@ -423,6 +429,7 @@ def painted(qtbot: QtBot, dock: ThresholdDock, viewer: Any, role: Any) -> np.nda
     return picture.max(-1) > 60
 
 
+@pytest.mark.pyqt5_is_enough
 def test_a_stack_has_planes(qtbot: QtBot, dock: ThresholdDock, viewer: Any) -> None:
     rng = np.random.default_rng(1)
     p = rng.random((3, 20, 24), dtype=np.float32)
@@ -459,6 +466,7 @@ def test_a_stack_has_planes(qtbot: QtBot, dock: ThresholdDock, viewer: Any) -> N
     viewer.dims.ndisplay = 2
 
 
+@pytest.mark.pyqt5_is_enough
 def test_the_mean_of_many_planes_waits_for_a_thread(
     qtbot: QtBot, dock: ThresholdDock, viewer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -475,6 +483,7 @@ def test_the_mean_of_many_planes_waits_for_a_thread(
     assert cells(dock)["Dice"][1] == text(np.mean(each))
 
 
+@pytest.mark.pyqt5_is_enough
 def test_what_is_painted_on_the_truth_counts(qtbot: QtBot, dock: ThresholdDock, viewer: Any) -> None:
     p = np.random.default_rng(0).random((24, 32), dtype=np.float32)
     layer, labels = viewer.add_image(p), viewer.add_labels(np.zeros(p.shape, np.uint8))
@@ -516,6 +525,7 @@ def test_what_is_no_probability_is_refused_in_a_sentence(
     assert not dock.message.text()
 
 
+@pytest.mark.pyqt6_is_enough
 def test_another_choice_takes_its_layers_away(
     qtbot: QtBot, live: ThresholdDock, viewer: Any, run: MadeRun
 ) -> None:
@@ -542,6 +552,7 @@ def test_another_choice_takes_its_layers_away(
     assert live.probability.currentText() == "live: run"
 
 
+@pytest.mark.pyqt5_is_enough
 def test_the_classes_of_a_prediction_belong_together(
     qtbot: QtBot, dock: ThresholdDock, viewer: Any, tmp_path: Path
 ) -> None:
@@ -576,6 +587,7 @@ def test_the_classes_of_a_prediction_belong_together(
     np.testing.assert_array_equal(viewer.layers[-1].data, wanted)
 
 
+@pytest.mark.pyqt6_is_enough
 def test_classes_on_an_axis_of_their_own(qtbot: QtBot, dock: ThresholdDock, viewer: Any) -> None:
     p = np.random.default_rng(0).random((2, 24, 32), dtype=np.float32)
     meaning = {"role": "probability", "kind": "prediction", "classes": list(CLASSES)}

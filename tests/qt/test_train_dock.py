@@ -137,6 +137,7 @@ def test_a_run_s_life_in_the_window(qtbot: QtBot, dock: TrainDock, viewer: Any) 
     assert painted.data[3, 4] == 1
 
 
+@pytest.mark.pyqt6_is_enough
 def test_a_run_outlives_docks_and_is_found_again(qtbot: QtBot, dock: TrainDock, viewer: Any) -> None:
     dock.form.set_value(tiny())
     dock.source.set_source("demo")
