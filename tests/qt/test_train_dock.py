@@ -88,6 +88,13 @@ def epochs(bench: Workbench) -> int:
     return bench.session.snapshot.run.epochs if bench.session.snapshot else 0
 
 
+def has_drawn(bench: Workbench, epoch: int) -> bool:
+    """Whether the layers hold this epoch. The window is seldom at rest while a trainer goes on beside it."""
+    return bench.sync.layer("recall slope") is not None and all(
+        len(bench.sync.layer(role).data) >= epoch for role in ("probability", "false negatives")
+    )
+
+
 def data_of(bench: Workbench, role: Any) -> np.ndarray:
     return np.asarray(bench.sync.layer(role).data[-1])
 
@@ -101,15 +108,16 @@ def test_a_run_s_life_in_the_window(qtbot: QtBot, dock: TrainDock, viewer: Any) 
     assert not child(dock, QPushButton, "train-start").isEnabled()
 
     # Modulated masks, overlays and plot arrive, and change.
-    qtbot.waitUntil(lambda: epochs(bench) >= 2 and not bench.sync.busy, timeout=PATIENCE)
-    qtbot.waitUntil(lambda: bench.sync.layer("recall slope") is not None, timeout=PATIENCE)
+    qtbot.waitUntil(lambda: has_drawn(bench, 2), timeout=PATIENCE)
     assert status(dock).startswith("▶ Running")
     first = {role: data_of(bench, role) for role in ("probability", "false negatives", "recall slope")}
     drawn = bench.session.snapshot.history
-    known = epochs(bench)
-    qtbot.waitUntil(lambda: epochs(bench) > known and not bench.sync.busy, timeout=PATIENCE)
-    for role, before in first.items():
-        assert not np.array_equal(data_of(bench, role), before), role
+
+    def changed() -> None:
+        for role, before in first.items():
+            assert not np.array_equal(data_of(bench, role), before), role
+
+    qtbot.waitUntil(changed, timeout=PATIENCE)
     assert len(bench.session.snapshot.history.number) > len(drawn.number)
     assert child(dock, QProgressBar, "train-progress").value() > 0
     grown = lambda: (data_of(bench, "modulated mask") == 2).any()  # noqa: E731
@@ -126,7 +134,7 @@ def test_a_run_s_life_in_the_window(qtbot: QtBot, dock: TrainDock, viewer: Any) 
     # Resume, and kill.
     before = epochs(bench)
     press(qtbot, dock, "train-resume")
-    qtbot.waitUntil(lambda: epochs(bench) > before and not bench.sync.busy, timeout=PATIENCE)
+    qtbot.waitUntil(lambda: has_drawn(bench, before + 1), timeout=PATIENCE)
     painted.data_setitem((np.array([3]), np.array([4])), 1)
     layers = list(viewer.layers)
     os.kill(lock.holder(root).pid, signal.SIGKILL)
