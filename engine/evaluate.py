@@ -190,7 +190,8 @@ def draw(
     figures.save(figures.curves(reader), folder / "curves.png")
     if reader.watched():
         figures.save(figures.masks(reader), folder / "masks.png")
-    title = f"{options.split} split, {len(scored)} image{'s' * (len(scored) != 1)}"
+    title = f"{options.split} split, {len(scored)} {'volume' if trained.dims == 3 else 'image'}"
+    title += "s" * (len(scored) != 1)
     figures.save(figures.reliability_diagram(summary.reliability, title), folder / "reliability.png")
     figures.save(figures.threshold_curves(summary.over_t, title), folder / "thresholds.png")
     dice = nanmean(np.stack([image.scores["dice"][:-1] for image in scored]))
@@ -200,7 +201,8 @@ def draw(
     panels = list(shown(trained, dataset, indices, native=True, threshold=decided.threshold))
     if panels:
         ranking = " at the trained size" if options.size == "trained" else ""
-        title = f"{options.split} images from worst to best{ranking}, {decided.words}"
+        noun = "volumes" if trained.dims == 3 else "images"
+        title = f"{options.split} {noun} from worst to best{ranking}, {decided.words}"
         figures.save(figures.panels(panels, title, names=trained.classes), folder / "panels.png")
 
 

@@ -65,7 +65,9 @@ class WatchedItem:
         truth: bool (C, *S).
         valid: bool (*S).
         origin: first pixel of the crop in the image's own frame, all 0 where the whole image is kept.
-        scale: extents of the frame's pixels in pixels of the file, other than 1 where images are resized.
+        scale: extents of the frame's pixels in pixels of the file, other than 1 where images are resized; in
+            mm of volumes whose file knows them.
+        affine: float64 (4, 4), index (z, y, x, 1) in the crop → mm in RAS+, or None.
     """
 
     name: str
@@ -75,6 +77,7 @@ class WatchedItem:
     valid: NDArray[np.bool_]
     origin: tuple[int, ...]
     scale: tuple[float, ...]
+    affine: NDArray[np.float64] | None = None
 
 
 def plain(value: Any) -> Any:
@@ -301,6 +304,7 @@ def allocate(folder: Path, item: WatchedItem, epochs: int) -> None:
             "origin": list(item.origin),
             "scale": list(item.scale),
             "epochs": epochs,
+            **({} if item.affine is None else {"affine": item.affine.tolist()}),
         }
     )
     for name, array in (("image", item.image), ("truth", item.truth), ("valid", item.valid)):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from engine.bits import BYTE, Window
 from engine.config import RunConfig
 from engine.data.dataset import Dataset
+from engine.data.decode import Head, probe
 from engine.data.store import Frames, Store
 from engine.infer import Predictor
 from engine.modulation.strategies import NoModulation
@@ -29,6 +30,7 @@ class Watched:
         scale: extents of its pixels, see :class:`engine.record.WatchedItem`.
         name: the image's.
         origin: first pixel of the crop in the image's frame.
+        head: what the header of the image's file says.
     """
 
     frames: Frames
@@ -37,6 +39,7 @@ class Watched:
     scale: tuple[float, ...]
     name: str
     origin: tuple[int, ...]
+    head: Head
 
     @property
     def box(self) -> tuple[slice, ...]:
@@ -66,7 +69,22 @@ class Watched:
             valid=valid[0, 0].cpu().numpy()[self.box],
             origin=self.origin,
             scale=self.scale,
+            affine=_affine(self.head, self.scale, self.origin),
         )
+
+
+def _affine(head: Head, scale: Sequence[float], origin: Sequence[int]) -> NDArray[np.float64] | None:
+    """Index (z, y, x, 1) in a crop → mm in RAS+; of images z is 0."""
+    if head.affine is None:
+        return None
+    above = 3 - len(scale)
+    # Of volumes whose spacing is known, `scale` is in mm, and it is pixels of the file that are meant here.
+    unit = head.spacing if head.dims == 3 and head.spacing is not None else (1.0,) * head.dims
+    pixels = [extent / own for extent, own in zip(scale, unit, strict=True)]
+    step, first = np.array([*[1.0] * above, *pixels]), np.array([*[0] * above, *origin])
+    into = np.diag([*step, 1.0])
+    into[:3, 3] = step * (first + 0.5) - 0.5  # middles of pixels on middles of pixels
+    return np.asarray(head.affine @ into)
 
 
 def watch(config: RunConfig, train: Store, val: Store | None, dataset: Dataset) -> list[Watched]:
@@ -87,7 +105,8 @@ def watch(config: RunConfig, train: Store, val: Store | None, dataset: Dataset) 
             image, scale = dataset.picture(split, number)
             # A copy, so that the whole image can be let go.
             crop = np.ascontiguousarray(image[box])
-            items.append(Watched(frames, split, crop, scale, images.names[number], tuple(origin)))
+            head = probe(dataset.cases(split)[number].images[0])
+            items.append(Watched(frames, split, crop, scale, images.names[number], tuple(origin), head))
     return items
 
 

@@ -129,12 +129,12 @@ def watched_view(group: Any, truth: Mask, prediction: Mask | None = None) -> Vie
     """The slice of a watched volume that shows most of bool (C, D, H, W), as :func:`views.view` chooses it.
 
     Args:
-        group: its zarr group, whose attributes may hold `spacing` and `affine`.
+        group: its zarr group, of whose attributes `scale` gives the voxels' sides; `affine` may be there.
         truth, prediction: what shall be seen.
     """
-    spacing, affine = group.attrs.get("spacing"), group.attrs.get("affine")
+    scale, affine = group.attrs.get("scale"), group.attrs.get("affine")
     oriented = None if affine is None else np.asarray(affine, np.float64)
-    return view(truth, prediction, np.asarray(group["valid"]), spacing, oriented)
+    return view(truth, prediction, np.asarray(group["valid"]), scale, oriented)
 
 
 def changes(modulated: Any, truth: Mask, finished: list[int]) -> list[int]:

@@ -72,11 +72,11 @@ def write_nifti(
 
 
 def write_volumes(
-    root: Path, count: int = 6, shape: tuple[int, ...] = SHAPE, classes: int = 2, channels: int = 1,
+    root: Path, count: int = 10, shape: tuple[int, ...] = SHAPE, classes: int = 2, channels: int = 1,
     spacing: tuple[float, float, float] = SPACING,
 ) -> Path:  # fmt: skip
     """Write a data set: images/bNN.nii.gz and masks/bNN.nii.gz; of several channels in nnU-Net's folders,
-    imagesTr/bNN_0000.nii.gz … and labelsTr/bNN.nii.gz. Returns the root."""
+    imagesTr/bNN_0000.nii.gz … and labelsTr/bNN.nii.gz. Fewer than 10 are not split. Returns the root."""
     for number in range(count):
         image, labels = blobs(number, shape, classes, channels)
         name = f"b{number:02d}"
