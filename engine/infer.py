@@ -82,8 +82,9 @@ class Predictor:
             scratch: folder of the sums' file; the system's for temporary files if None.
 
         Yields:
-            A box and its probabilities float32 (C, *box). The boxes lie on a grid of :func:`unit` from the
-            origin, each comes once, and those of a row of blocks before any of the row after the next.
+            A box and its probabilities float32 (C, *box). The boxes lie on a grid of
+            :func:`engine.tiles.unit` from the origin. Each comes once, as soon as the last tile that has a
+            part of it is done; so rows of blocks are whole one after the other.
         """
         work = Blocks.of(shape, *self.grid(shape), rows)
         one = prod(map(len, work.corners)) == 1

@@ -1,14 +1,19 @@
 """Prediction: tiles cover the image, blend to the whole, and leave the network as it was."""
 
 from itertools import pairwise
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from monai.inferers import sliding_window_inference
 from torch import nn
 
-from engine.infer import Predictor, gaussian, starts
+from engine import infer, tiles
+from engine.infer import Predictor, gaussian
+from engine.tiles import extents, starts
 
 CPU = torch.device("cpu")
 
@@ -163,9 +168,7 @@ def test_float32_is_full_float32_and_only_while_the_network_runs(tile, dtype):
     assert before[0]  # as PyTorch has it, convolutions on CUDA are reckoned in TF32
     network, image = Reckoning(), torch.zeros(1, 1, 16, 16)
     predictor(network, tile, dtype=dtype).logits(image)
-    for _ in predictor(network, tile, dtype=dtype).rows(
-        lambda first, last: image[:, :, first:last], (16, 16), lambda: None
-    ):
+    for _ in predictor(network, tile, dtype=dtype).blocks(lambda box: image[(..., *box)], (16, 16)):
         assert hasty() == before
     assert hasty() == before
     assert set(network.full) == {dtype is None}
@@ -174,12 +177,93 @@ def test_float32_is_full_float32_and_only_while_the_network_runs(tile, dtype):
     assert hasty() == before
 
 
-def test_rows_are_the_whole_to_within_rounding():
+def together(one: Predictor, image: torch.Tensor, **given: Any) -> Any:
+    """The blocks of an image (1, channels, *S) in their places; NaN where none came."""
+    shape = tuple(image.shape[2:])
+    whole: Any = None
+    for box, p in one.blocks(lambda box: image[(slice(None), slice(None), *box)].clone(), shape, **given):
+        whole = np.full((len(p), *shape), np.nan, np.float32) if whole is None else whole
+        assert p.shape[1:] == extents(box)
+        assert np.isnan(whole[(slice(None), *box)]).all()  # each comes once
+        whole[(slice(None), *box)] = p
+    return whole
+
+
+def conv(axes: int, outputs: int = 3) -> nn.Module:
     torch.manual_seed(0)
-    network = nn.Conv2d(2, 3, 3, padding=1)
-    image = torch.randn(1, 2, 50, 37)
-    one = predictor(network, 16, head="softmax")
-    found = torch.cat(
-        list(one.rows(lambda first, last: image[:, :, first:last], (50, 37), lambda: None)), dim=2
+    return (nn.Conv2d, nn.Conv3d)[axes - 2](2, outputs, 3, padding=1)
+
+
+def noise(*shape: int) -> torch.Tensor:
+    return torch.randn(1, 2, *shape, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.6])
+@pytest.mark.parametrize("shape", [(50, 37), (16, 90), (9, 12), (33, 20, 18), (8, 40, 9)])
+def test_blocks_are_the_whole_to_within_rounding(shape, overlap):
+    one, image = predictor(conv(len(shape)), 16, overlap, head="softmax"), noise(*shape)
+    torch.testing.assert_close(
+        torch.from_numpy(together(one, image))[None], one.probability(image), rtol=0, atol=1e-6
     )
-    torch.testing.assert_close(found, one.probability(image), rtol=0, atol=1e-6)
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    st.lists(st.integers(1, 18), min_size=2, max_size=3),
+    st.integers(6, 13),
+    st.floats(0, 0.6),
+    st.integers(2, 15),
+    st.integers(0, 3),
+    st.data(),
+)
+def test_any_rows_of_blocks_are_bit_for_bit_those_of_the_whole(shape, tile, overlap, unit, budget, data):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiles, "UNITS", {2: unit, 3: unit})
+        one, image = predictor(conv(len(shape), 1), tile, overlap), noise(*shape)
+        whole = together(one, image)
+        expected = one.probability(image)
+        torch.testing.assert_close(torch.from_numpy(whole)[None], expected, rtol=0, atol=1e-6)
+        height = min(unit, shape[0])
+        rows = -(-shape[0] // height)
+        first = data.draw(st.integers(0, rows - 1))
+        last = data.draw(st.integers(first + 1, rows))
+        # With what is in memory as little as can be.
+        patch.setattr(infer, "BUDGET", budget * 4 * height)
+        ticks: list[None] = []
+        part = together(one, image, rows=(first, last), ticked=lambda: ticks.append(None))
+        given = slice(first * height, last * height)
+        np.testing.assert_array_equal(part[:, given], whole[:, given])
+        assert np.isnan(part[:, : given.start]).all()
+        assert np.isnan(part[:, given.stop :]).all()
+        assert len(ticks) == one.count(tuple(shape), (first, last)) <= one.count(tuple(shape))
+
+
+def test_rows_of_blocks_come_one_after_the_other_and_no_tile_too_many(monkeypatch):
+    monkeypatch.setattr(tiles, "UNITS", {2: 8})
+    network = Recorder()
+    image = torch.randn(1, 1, 100, 60)
+    blocks = predictor(network, 16).blocks(lambda box: image[(..., *box)], (100, 60))
+    rows = [box[0].start // 8 for box, _ in blocks]
+    assert sorted(rows) == [row for row in range(13) for _ in range(8)]
+    ends = [max(at for at, row in enumerate(rows) if row == number) for number in range(13)]
+    assert ends == sorted(ends)
+    assert len(network.sizes) == 8 * 5
+    network.sizes.clear()
+    blocks = predictor(network, 16).blocks(lambda box: image[(..., *box)], (100, 60))
+    next(blocks)
+    assert len(network.sizes) == 2  # the first block is given before the first row of tiles is done
+    blocks.close()
+    assert network.training
+
+
+@pytest.mark.parametrize("shape", [(80, 104), (56, 32, 80)])
+def test_tiles_weights_and_sums_are_those_of_monai(shape):
+    # Of these lengths MONAI's tiles, which end with the image and else lie apart by a step, lie evenly too.
+    one, image = predictor(conv(len(shape), 2), 32), noise(*shape)
+    with torch.no_grad():
+        theirs = sliding_window_inference(
+            image, (32,) * len(shape), 1, one.network, overlap=0.25, mode="gaussian",
+            roi_weight_map=gaussian([32] * len(shape), CPU),
+        )  # fmt: skip
+    torch.testing.assert_close(one.logits(image), theirs, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(together(one, image), theirs[0].sigmoid().numpy(), rtol=0, atol=1e-6)
