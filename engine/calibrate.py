@@ -372,7 +372,11 @@ def use(trained: Trained, entry: Entry, options: Namespace) -> None:
     except InputError as error:
         untested = str(error).partition(": ")[0]
     typed, cannot = commands(
-        entry, options.run, trained.config.prediction.tile, checkpoint=options.checkpoint, untested=untested
+        entry,
+        options.run,
+        trained.config.prediction.tile_of(trained.dims),
+        checkpoint=options.checkpoint,
+        untested=untested,
     )
     for number, line in enumerate(typed):
         print(f"{'' if number else 'use it:':7} {line}")

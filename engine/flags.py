@@ -134,6 +134,8 @@ def _kind(field: FieldInfo) -> str:
     if get_origin(annotation) is tuple:
         members = get_args(annotation)
         words = f"[{', '.join('N' for _ in members)}]"
+        if Ellipsis in members:  # as many as images have axes
+            words = "[N, N] or [N, N, N]"
         limits = _range(get_args(members[0])[1].metadata) if get_origin(members[0]) is Annotated else ""
         limits = f"with N {limits}" if limits else ""
     else:

@@ -24,7 +24,7 @@ def _spacings(value: Any) -> Any:
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
-Length = Annotated[int, setting(..., ge=1, le=1_048_576)]
+Length = Annotated[int, setting(..., ge=1, le=65536)]
 Size = Annotated[tuple[Length, ...], setting(..., min_length=2, max_length=3), BeforeValidator(_lengths)]
 Step = Annotated[float, setting(..., gt=0)]
 Spacing = Annotated[tuple[Step, ...], setting(..., min_length=2, max_length=3), BeforeValidator(_spacings)]
@@ -163,7 +163,7 @@ class Augment(Spec):
     """Random changes of each training image, drawn anew in every epoch, on the device."""
 
     flip: Share = 0.5
-    """Probability of a mirror image, for each axis; of volumes all three."""
+    """Probability of a mirror image, for each axis."""
     quarter_turn: Share = 0.5
     """Probability of a turn by 90°, 180° or 270° (of 180° where the crop is not square). Volumes are turned,
     rotated, zoomed and deformed in the plane of height and width, all slices alike."""

@@ -70,13 +70,14 @@ def _use(findings: Findings, entries: Sequence[Entry]) -> Markup | None:
     if findings.config is None:
         return None
     lines = []
+    dims = int(findings.info["dataset"].get("dims", 2))
     for entry in entries:
         made = entry.predicted.checkpoint
         flag = None if made == usual_checkpoint(findings) else made
         if flag not in (None, "best", "last"):
             flag = str(findings.root / "checkpoints" / made)
         typed, cannot = commands(
-            entry, findings.root, findings.config.prediction.tile, checkpoint=flag,
+            entry, findings.root, findings.config.prediction.tile_of(dims), checkpoint=flag,
             untested="" if findings.splits.get("test") else "the run has no test images",
         )  # fmt: skip
         lines += [element("li", code(line)) for line in typed[:1]]

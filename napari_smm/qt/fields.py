@@ -340,6 +340,19 @@ class TextField(QLineEdit):
         self.edited.emit()
 
 
+class NumbersField(TextField):
+    """As many numbers as images have axes, with commas between them; one stands for two of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setPlaceholderText("such as 256, 256")
+        self.setMaximumWidth(4 * MEMBER_WIDTH)
+
+    def shown(self, value: Any) -> str:
+        """The text for numbers."""
+        return value if isinstance(value, str) else ", ".join(map(repr, value))
+
+
 class TableField(TextField):
     """Names with values for each, ``dict[str, list[int | str]]``, written as an inline TOML table."""
 
@@ -583,7 +596,9 @@ def field_for(annotation: Any, metadata: Iterable[Any] = (), unit: str = "") -> 
             return OptionalField(field_for(rest[0], metadata, unit))
     elif origin is Literal:
         return ChoiceField(members)
-    elif origin is tuple and members and Ellipsis not in members:
+    elif origin is tuple and Ellipsis in members:
+        return NumbersField()
+    elif origin is tuple and members:
         return RowField([field_for(member, (), unit) for member in members])
     elif annotation == dict[str, list[int | str]]:
         return TableField()

@@ -220,7 +220,7 @@ def test_the_preset_smm_is_the_papers_set_up() -> None:
     config = resolve([read_preset("smm")])[0]
     assert config.model.model_dump() == {
         "name": "unet", "base_width": 64, "depth": 4, "norm": "batch", "dropout": 0.0,
-        "initialization": "default", "spatial_dims": 2,
+        "initialization": "default", "spatial_dims": None,
     }  # fmt: skip
     assert config.optimizer.model_dump() == {
         "name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0
@@ -316,7 +316,10 @@ LENGTH = st.integers(8, 65536)
 INTERVAL = st.tuples(st.floats(0.1, 9), st.floats(9, 99))
 OWN = {
     "size": st.none() | st.tuples(LENGTH, LENGTH),
-    "patch": st.integers(1, 100).map(lambda n: (8 * n, 8)),
+    "patch": st.none() | st.integers(1, 100).map(lambda n: (8 * n, 8)) | st.just((40, 8, 16)),
+    "size": st.none() | st.tuples(st.integers(8, 99), st.integers(8, 99)) | st.just((1, 8, 9)),
+    "spacing": st.none(),
+    "axes": st.sampled_from([None, "zyx", "yxc"]),
     "split": st.sampled_from([(0.6, 0.15, 0.1, 0.15), (1.0, 0.0, 0.0, 0.0)]),
     "classes": st.none()
     | st.dictionaries(

@@ -137,7 +137,7 @@ def test_the_help_has_every_setting_of_every_part_below_its_name(group: str, nam
         ("--training.precision=auto|float32|bfloat16|float16", "[default: auto]"),
         ("--training.compile=true|false", "[default: false]"),
         ("--training.clip_gradient=NUMBER > 0", "[not set]"),
-        ("--data.patch=[N, N] with N from 8 to 65536 px", "[default: [256, 256]]"),
+        ("--data.patch=[N, N] or [N, N, N] with N from 1 to 65536 px", "[not set]"),
         ("--data.split=[N, N, N, N] with N from 0 to 1", "[default: [0.6, 0.15, 0.1, 0.15]]"),
         ("--data.classes={NAME = [VALUES]}", "[not set]"),
         ("--optimizer.betas=[N, N] with N ≥ 0, < 1", "[default: [0.9, 0.999]]"),

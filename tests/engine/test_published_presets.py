@@ -25,7 +25,7 @@ def test_dsc_plus_plus() -> None:
     config = preset("dsc++")
     assert config.model.model_dump() == {
         "name": "unet", "base_width": 32, "depth": 4, "norm": "instance", "dropout": 0.0,
-        "initialization": "xavier", "spatial_dims": 2,
+        "initialization": "xavier", "spatial_dims": None,
     }  # fmt: skip
     assert config.modulation.name == "none"
     assert (config.loss.name, config.loss.gamma) == ("dsc_plus_plus", 2.0)

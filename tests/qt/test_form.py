@@ -142,7 +142,10 @@ def floats(limits: Limits) -> st.SearchStrategy[float]:
 LENGTH = st.integers(1, 8192).map(lambda number: 8 * number)
 INTERVAL = st.tuples(st.floats(0.1, 9), st.floats(9, 1e300))
 RULED = {
-    ("data", "patch"): st.tuples(LENGTH, LENGTH),
+    ("data", "patch"): st.none() | st.tuples(LENGTH, LENGTH) | st.tuples(LENGTH, LENGTH, LENGTH),
+    ("data", "size"): st.none() | st.tuples(LENGTH, LENGTH) | st.tuples(LENGTH, LENGTH, LENGTH),
+    ("data", "spacing"): st.none(),
+    ("data", "axes"): st.none() | st.sampled_from(["zyx", "cyx"]),
     ("data", "split"): st.tuples(st.floats(0.1, 0.3), st.floats(0, 0.3), st.floats(0, 0.3)).map(
         lambda three: (*three, 1 - sum(three))
     ),
@@ -282,7 +285,12 @@ def test_a_value_is_announced_once_and_not_while_it_is_being_set(hidden: Setting
         ("training", "compile", lambda widget: widget.click(), True),
         ("data", "root", lambda widget: widget.path.setText("demo"), "demo"),
         ("data", "split", lambda widget: widget.members[0].line.setText("0.60"), (0.6, 0.15, 0.1, 0.15)),
-        ("data", "patch", lambda widget: widget.members[1].line.setText("264"), (256, 264)),
+        (
+            "data",
+            "patch",
+            lambda widget: (widget.given.click(), widget.inner.setText("256, 264")),
+            (256, 264),
+        ),
         ("data", "images", lambda widget: widget.given.click(), ""),
     ],
 )
@@ -402,7 +410,8 @@ def test_every_mistake_has_its_own_sentence(qtbot: QtBot, form: SettingsForm) ->
     field(form, "training", "epochs").line.setText("0")
     field(form, "training", "batch_size").line.setText("x")
     field(form, "data", "split").members[0].line.setText("0.7")
-    field(form, "data", "patch").members[0].line.setText("100")
+    field(form, "data", "patch").given.setChecked(True)
+    field(form, "data", "patch").inner.setText("100, 256")
     field(form, "data", "classes").given.setChecked(True)
     field(form, "data", "classes").inner.setText("{a = [1.5]}")
     judged(qtbot, form)

@@ -1,12 +1,12 @@
 """Every network of the registry at a size that a test has time for."""
 
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from engine.config import RunConfig
-from engine.models.specs import Network
+from engine.models.specs import Network, able
 from engine.schema import choices
 
 SMALL: dict[str, dict[str, Any]] = {

@@ -128,7 +128,7 @@ def test_whole_frames_of_resized_images():
         Sample(str(n), np.zeros((20, 30, 1), np.uint8), np.ones((20, 30), np.uint8), None) for n in (0, 1)
     ]
     data = Data(size=(12, 20))
-    load = Loader(fill(samples, 1, data, None), data.window, 2, None, 0, CPU)
+    load = Loader(fill(samples, 1, data, None), data.window(), 2, None, 0, CPU)
     (frames,) = load.epoch(1)
     assert frames.image.shape == (2, 1, 12, 24)
     assert frames.valid[..., :20].all()

@@ -331,7 +331,8 @@ def test_maps_are_made_once_of_the_valid_truth_and_read_with_the_window() -> Non
         seen.append(mask)
         return mask & (np.arange(21) % 2 == 0)
 
-    def distance(mask: np.ndarray) -> np.ndarray:
+    def distance(mask: np.ndarray, spacing: object = None) -> np.ndarray:
+        assert spacing is None
         return np.where(mask, -1.0, np.arange(21) * 0.5)
 
     store = fill(cases, 2, data(), None, maps=Maps(tube, distance))
@@ -355,7 +356,7 @@ def test_a_mask_that_fills_its_image_is_full_to_maps_whatever_the_padding() -> N
     case = Sample("full", np.zeros((8, 13, 1), np.uint8), np.ones((8, 13), np.uint8), None)
     full: list[bool] = []
 
-    def distance(mask: np.ndarray) -> np.ndarray:
+    def distance(mask: np.ndarray, spacing: object) -> np.ndarray:
         full.append(bool(mask.all()))
         return np.zeros(mask.shape)
 

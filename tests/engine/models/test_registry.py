@@ -45,7 +45,7 @@ def test_defaults_equal_the_spec_s(name: str) -> None:
     part = choices(RunConfig, "model")[name]
     signature = inspect.signature(import_target(part.target)).parameters
     found = {key: parameter.default for key, parameter in list(signature.items())[2:]}
-    expected = part().settings()
+    expected = part().of_dims(2).settings()
     assert {**found, "spatial_dims": 2} == {**expected, "spatial_dims": 2}
     assert list(signature)[:2] == ["in_channels", "out_channels"]
 
@@ -191,12 +191,29 @@ def test_a_network_for_two_dimensions_refuses_three_with_those_that_would_work(n
 
 
 @pytest.mark.parametrize("name", IN_3D)
-def test_a_network_for_volumes_is_refused_while_images_are_flat(name: str) -> None:
-    config, _ = resolve([Layer("flags", {"model": {"name": name, "spatial_dims": 3}})])
-    with pytest.raises(
-        InputError, match=r"spatial_dims is 3, but .* 2 dimensions: use model\.spatial_dims 2"
-    ):
-        build_network(config, 1, 1, torch.device("cpu"))
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_network_takes_the_dimensions_of_the_images_unless_others_are_set(name: str, dims: int) -> None:
+    config, _ = resolve([Layer("flags", {"model": {"name": name, **SMALL[name]}})])
+    network = build_network(config, 1, 1, torch.device("meta"), dims)
+    assert max(p.ndim for p in network.parameters()) == 2 + dims
+    other, _ = resolve([Layer("flags", {"model": {"name": name, "spatial_dims": 5 - dims}})])
+    with pytest.raises(InputError) as error:
+        build_network(other, 1, 1, torch.device("cpu"), dims)
+    assert str(error.value) == (
+        f"model.spatial_dims is {5 - dims}, but the images of a run have {dims} dimensions: leave it out, or "
+        f"use model.spatial_dims {dims}."
+    )
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - set(IN_3D)))
+def test_a_network_for_images_refuses_volumes_with_those_that_would_work(name: str) -> None:
+    config, _ = resolve([Layer("flags", {"model": {"name": name}})])
+    with pytest.raises(InputError) as error:
+        build_network(config, 1, 1, torch.device("cpu"), 3)
+    assert str(error.value) == (
+        "model.spatial_dims is 2, but the images of a run have 3 dimensions: model.name unet, "
+        "attention_unet, unet_plus_plus, segresnet, swin_unetr would work."
+    )
 
 
 def test_monai_is_loaded_only_where_a_network_needs_it_and_warns_of_nothing() -> None:
