@@ -9,7 +9,7 @@ from pathlib import Path
 from engine.command import existing
 from engine.data.decode import ENDINGS, Head, Source, ending, probe, stem
 from engine.data.layouts import Case
-from engine.data.patterns import UNTIED, pattern
+from engine.data.patterns import PLACEHOLDER, UNTIED, pattern
 from engine.errors import InputError
 from engine.tables import extent
 
@@ -181,13 +181,17 @@ def _by_pattern(root: Path, wanted: Wanted) -> list[Input]:
     """Images by the run's own patterns below a folder, if they tell several files of an image apart."""
     if len(wanted.patterns) < 2 and not any("{channel}" in text for text in wanted.patterns):
         return []
-    patterns = [pattern(text, {}) for text in wanted.patterns]
+    # {id}_t1 before {id}, which fits the same names: what says most comes first.
+    ordered = sorted(
+        enumerate(pattern(text, {}) for text in wanted.patterns),
+        key=lambda pair: -len(PLACEHOLDER.sub("", pair[1].text)),
+    )
     groups: dict[str, list[tuple[int, str, Path]]] = {}
     for folder, folders, names in os.walk(root, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".") and ending(name) not in ENDINGS]
         for name in names:
             file = Path(folder) / name
-            for number, each in enumerate(patterns):
+            for number, each in ordered:
                 pieces = each.match(file.relative_to(root).as_posix())
                 if pieces is not None:
                     called = "_".join(pieces[part] for part in sorted(pieces) if part not in UNTIED)

@@ -103,7 +103,7 @@ def say(entry: Entry, out: Path, own: Sequence[str]) -> None:
 def wanted(trained: Trained) -> Wanted:
     """What a run takes."""
     data = trained.config.data
-    patterns = tuple(text.strip() for text in (data.images or "").split(",") if text.strip())
+    patterns = tuple(text.strip() for text in (data.images or "").split(";") if text.strip())
     return Wanted(trained.root, trained.channels, trained.dims, data.axes, patterns)
 
 

@@ -76,6 +76,14 @@ def test_a_folder_is_grouped_by_the_runs_patterns(tmp_path: Path) -> None:
     assert [(i.name, [f.parent.name for f in i.files]) for i in found] == [
         ("p1", ["images", "images_t1"]), ("p2", ["images", "images_t1"])
     ]  # fmt: skip
+    for name in ("p1", "p2"):
+        (tmp_path / "images_t1" / f"{name}.nii.gz").rename(tmp_path / "images" / f"{name}_t1.nii.gz")
+    together = gather(
+        [str(tmp_path)], Wanted(RUN, 2, 3, patterns=("images/{id}.nii.gz", "images/{id}_t1.nii.gz"))
+    )
+    assert names(together) == [(n, [f"{n}.nii.gz", f"{n}_t1.nii.gz"]) for n in ("p1", "p2")]
+    for name in ("p1", "p2"):
+        (tmp_path / "images" / f"{name}_t1.nii.gz").rename(tmp_path / "images_t1" / f"{name}.nii.gz")
     by_channel = gather([str(tmp_path)], Wanted(RUN, 3, 3, patterns=("{channel}/{id}.nii.gz",)))
     assert [f.parent.name for f in by_channel[0].files] == ["images", "images_t1", "masks"]
     with pytest.raises(
