@@ -222,7 +222,7 @@ def _whole(pixels: NDArray[Any], file: str) -> NDArray[Any]:
     if pixels.dtype.kind == "f":
         if not np.isfinite(pixels).all() or (np.abs(np.rint(pixels) - pixels) > NEARLY_WHOLE).any():
             raise InputError(f"{file} holds mask values that are no whole numbers: 0 and 1 would work.")
-        return np.rint(pixels).astype(np.int64)
+        return np.asarray(np.rint(pixels).astype(np.int64))
     if pixels.dtype.kind not in "bui":
         raise InputError(f"{file} holds {pixels.dtype} as mask values: whole numbers would work.")
     return pixels.view(np.uint8) if pixels.dtype == bool else pixels

@@ -50,7 +50,8 @@ def match(part: Part, where: Mapping[str, str], files: Sequence[str]) -> Matches
     valids = [pattern(text, where) for text in part.valid]
     shared = frozenset.intersection(*(each.names for each in (*channels, *masks)))
     tied = sorted(shared - UNTIED)
-    labelled = {_key(piece, tied) for each in masks for path in files if (piece := each.match(path))}
+    of_masks = {path: piece for each in masks for path in files if (piece := each.match(path))}
+    labelled = {_key(piece, tied) for piece in of_masks.values()}
     pieces: dict[str, dict[str, str]] = {}
     for path in files:
         fitting = [
@@ -58,8 +59,10 @@ def match(part: Part, where: Mapping[str, str], files: Sequence[str]) -> Matches
             for number, each in enumerate(channels)
             if (piece := each.match(path)) is not None
         ]
-        if fitting:  # by {id} and {id}_t1 alike, where a mask tells the id
-            pieces[path] = next((each for each in fitting if _key(each, tied) in labelled), fitting[0])
+        # Of {id} and {id}_t1 a mask tells the id; {id}_mask is no image by the name of {id}.
+        known = next((each for each in fitting if _key(each, tied) in labelled), None)
+        if fitting and (known is not None or path not in of_masks):
+            pieces[path] = known or fitting[0]
     images: dict[Key, list[str]] = {}
     for path, piece in pieces.items():
         images.setdefault(_key(piece, tied), []).append(path)
