@@ -12,7 +12,7 @@ import zarr
 from numpy.typing import NDArray
 
 from engine.record import RunReader
-from napari_smm.placement import Placement, read_placement
+from napari_smm.placement import Placement, Transform, read_placement
 
 KEPT_BYTES = 2**29
 """Memory for decoded epochs; the longest unused are let go beyond it."""
@@ -31,6 +31,8 @@ class Item:
         valid: bool (*S).
         origin: first pixel in the image's own frame.
         scale: extents of the frame's pixels in pixels of the file.
+        spacing: mm between the frame's pixels along each axis of S; None where the file says nothing.
+        affine: float64 (4, 4), index (z, y, x, 1) in the frame → mm in RAS+, or None.
         placement: where the image's layer lay, if the run was started from layers.
         probability: zarr float16 (E, C, *S).
         modulated: zarr bool (E, C, *S).
@@ -44,6 +46,8 @@ class Item:
     valid: NDArray[np.bool_]
     origin: tuple[int, ...]
     scale: tuple[float, ...]
+    spacing: tuple[float, ...] | None
+    affine: NDArray[np.float64] | None
     placement: Placement | None
     probability: "zarr.Array[Any]"
     modulated: "zarr.Array[Any]"
@@ -57,6 +61,20 @@ class Item:
     def offset(self) -> tuple[float, ...]:
         """The first pixel's corner in pixels of the file, counted from the file's first corner."""
         return tuple(a * b for a, b in zip(self.origin, self.scale, strict=True))
+
+    @property
+    def source(self) -> Placement | Transform:
+        """Where the whole image lies in the viewer.
+
+        Where its layer lay; else at the viewer's origin, in mm where these are known.
+        """
+        if self.placement is not None:
+            return self.placement
+        if self.spacing is None and len(self.shape) == 2:
+            return Transform.identity(2)
+        if self.spacing is None:
+            return Transform.spaced((1.0,) * len(self.shape), "pixel")
+        return Transform.spaced(tuple(a / b for a, b in zip(self.spacing, self.scale, strict=True)))
 
 
 def open_items(root: Path) -> tuple[Item, ...]:
@@ -81,6 +99,8 @@ def open_items(root: Path) -> tuple[Item, ...]:
                 valid=np.asarray(group["valid"]),
                 origin=tuple(attributes["origin"]),
                 scale=tuple(attributes.get("scale", [1.0] * spatial)),
+                spacing=tuple(attributes["spacing"]) if "spacing" in attributes else None,
+                affine=np.asarray(attributes["affine"], np.float64) if "affine" in attributes else None,
                 placement=placements.get(attributes["name"]),
                 probability=_array(group, "probability"),
                 modulated=_array(group, "modulated"),

@@ -2,18 +2,21 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from engine.data.axes import MOST_CHANNELS
 from engine.errors import InputError
 from engine.figures import colours
 from napari_smm.frames import Frames, Item
 from napari_smm.lazy import LazyStack
-from napari_smm.placement import Transform, derived_transform
+from napari_smm.placement import derived_transform
 
-Role = Literal[
+Role = str
+"""What a layer shows: one of :data:`ROLES`, or "image 2", "image 3" … of the channels behind the first."""
+ROLES: tuple[Role, ...] = (
     "image",
     "truth",
     "modulated mask",
@@ -23,8 +26,7 @@ Role = Literal[
     "false negatives",
     "outline",
     "recall slope",
-]
-ROLES: tuple[Role, ...] = Role.__args__  # type: ignore[attr-defined]
+)
 """Layers of a run, from the lowest up."""
 THRESHOLDED: tuple[Role, ...] = ("prediction", "false positives", "false negatives")
 """Layers that show a probability through a two-colour map, and so follow T without new data."""
@@ -35,6 +37,11 @@ would rescale the data at every move."""
 SPLIT = 0.49
 """Where the two colours meet between the limits: a little below T, so that a p that equals T passes however
 the graphics card rounds."""
+RENDERING = {"prediction": "mip", "false positives": "mip", "false negatives": "minip"}
+"""How volumes are seen in 3D: along each ray the largest p decides whether any passes T, and of false
+negatives the smallest, whether any does not."""
+IMAGE_RENDERING = "attenuated_mip"
+"""Of the image of a volume: bright structures in front hide those behind."""
 DOUBT = 1e-6
 """The screen may show p in T - DOUBT … T on either side; everywhere else it shows p >= T."""
 RANGE = (-0.01, 1.01)
@@ -153,7 +160,7 @@ def layers(run: WatchedRun, view: View) -> tuple[LayerSpec, ...]:
     if not run.items:
         return ()
     item = run.items[min(view.item, len(run.items) - 1)]
-    found = [_image(run, item), _truth(run, item, view)]
+    found = [*_images(item), _truth(run, item, view)]
     if run.epochs:
         found += [_modulated(run, item, view), _probability(run, item, view)]
         found += [_thresholded(run, item, view, role) for role in THRESHOLDED]
@@ -191,9 +198,28 @@ def threshold_look(role: Role, cls: int = 0) -> dict[str, Any]:
     return {
         "colormap": two_colours(*maps[role], name=role),
         "interpolation2d": "nearest",
+        "interpolation3d": "nearest",
+        "rendering": RENDERING[role],
         "blending": "translucent",
         "opacity": 0.4 if role == "prediction" else 0.85,
     }
+
+
+class Indexed(Protocol):
+    """An array, or what is indexed like one."""
+
+    def __getitem__(self, key: Any, /) -> Any: ...
+
+
+class Parts:
+    """What is made of arrays of one shape, made only of the part that is indexed: a slice of a volume."""
+
+    def __init__(self, make: Callable[..., NDArray[Any]], *arrays: NDArray[Any]) -> None:
+        """Take the arrays that `make` is given, element by element."""
+        self._make, self._arrays = make, arrays
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        return self._make(*(array[key] for array in self._arrays))
 
 
 def masked(
@@ -230,8 +256,7 @@ def _place(
     """Transform of a layer in an image's frame, with the epoch axis or without it."""
     scale = item.scale if scale is None else scale
     offset = item.offset if offset is None else offset
-    source = item.placement or Transform.identity(len(item.shape))
-    found = derived_transform(source, origin=offset, scale_factor=scale)
+    found = derived_transform(item.source, origin=offset, scale_factor=scale)
     if epochs:
         # The epoch axis begins at 1, so that the slider's position is the epoch's number.
         return {**found, "translate": found["translate"] + np.eye(len(found["translate"]))[0]}
@@ -256,7 +281,7 @@ def _still(item: Item, array: NDArray[Any]) -> Any:
 def _history(
     run: WatchedRun,
     item: Item,
-    frame: Callable[[int], NDArray[Any]],
+    frame: Callable[[int], Indexed],
     shape: Sequence[int],
     dtype: DTypeLike,
     blank: float = 0,
@@ -264,25 +289,45 @@ def _history(
     """An array with an epoch axis in front, of frames of epoch 1…E."""
     plane = () if item.placement is None else item.placement.plane
 
-    def at(index: tuple[int, ...]) -> NDArray[Any] | None:
+    def at(index: tuple[int, ...]) -> Indexed | None:
         return frame(index[0] + 1) if index[1:] == plane else None
 
     return LazyStack(at, (run.epochs, *_leading(item)), shape, dtype, blank=blank)
 
 
-def _image(run: WatchedRun, item: Item) -> LayerSpec:
-    rgb = item.image.shape[-1] == 3
-    pixels = item.image if rgb else item.image[..., 0]
+def _images(item: Item) -> list[LayerSpec]:
+    """The image: colour as RGB, other channels a layer each, of which only the first is visible.
+
+    A channel axis would be the same slider as the epochs. Colour is for images only: the three channels of
+    a volume are three measurements, and napari renders no RGB volume.
+    """
+    channels = item.image.shape[-1]
+    if channels == 3 and len(item.shape) == 2:
+        return [_image(item, "image", "image", item.image, rgb=True)]
+    if channels == 1:
+        return [_image(item, "image", "image", item.image[..., 0])]
+    return [
+        _image(
+            item, f"image {at + 1}" if at else "image", f"image · channel {at + 1}", item.image[..., at], at
+        )
+        for at in range(min(channels, MOST_CHANNELS))
+    ]
+
+
+def _image(
+    item: Item, role: Role, name: str, pixels: NDArray[Any], channel: int = 0, *, rgb: bool = False
+) -> LayerSpec:
+    # Where the user's own layer shows the image already, another one would only cover it.
+    look: dict[str, Any] = {"visible": item.placement is None and not channel}
     return LayerSpec(
-        role="image",
+        role=role,
         kind="image",
-        name="image",
+        name=name,
         data=_still(item, pixels),
         key=(item.number,),
         place=_place(item, epochs=False),
         contrast_limits=None if rgb else _limits(pixels),
-        # Where the user's own layer shows the image already, another one would only cover it.
-        look={"visible": item.placement is None, **({"rgb": True} if rgb else {"colormap": "gray"})},
+        look=look | ({"rgb": True} if rgb else {"colormap": "gray", "rendering": IMAGE_RENDERING}),
     )
 
 
@@ -307,6 +352,8 @@ def outline_layer(run: WatchedRun, view: View, border: NDArray[np.uint8]) -> Lay
             "colormap": two_colours(None, colours.CONFUSED, "outline"),
             "blending": "translucent",
             "interpolation2d": "nearest",
+            "interpolation3d": "nearest",
+            "rendering": "mip",
         },
     )
 
@@ -340,9 +387,11 @@ def _truth(run: WatchedRun, item: Item, view: View) -> LayerSpec:
 def _modulated(run: WatchedRun, item: Item, view: View) -> LayerSpec:
     truth, cls = item.truth[view.cls], view.cls
 
-    def frame(epoch: int) -> NDArray[np.uint8]:
-        mask = run.frames.modulated(item.number, epoch)[cls]
+    def grown(mask: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.uint8]:
         return np.where(mask, np.where(truth, np.uint8(TRUTH), np.uint8(ADDED)), np.uint8(0))
+
+    def frame(epoch: int) -> Parts:
+        return Parts(grown, run.frames.modulated(item.number, epoch)[cls], truth)
 
     return LayerSpec(
         role="modulated mask",
@@ -372,8 +421,11 @@ def label_colours(named: Mapping[int, str]) -> Any:
 
 
 def _probability(run: WatchedRun, item: Item, view: View) -> LayerSpec:
-    def frame(epoch: int) -> NDArray[np.float32]:
-        return masked(run.frames.probability(item.number, epoch)[view.cls], None, item.valid, "prediction")
+    def shown(p: NDArray[Any], valid: NDArray[Any]) -> NDArray[np.float32]:
+        return masked(p, None, valid, "prediction")
+
+    def frame(epoch: int) -> Parts:
+        return Parts(shown, run.frames.probability(item.number, epoch)[view.cls], item.valid)
 
     return LayerSpec(
         role="probability",
@@ -383,15 +435,24 @@ def _probability(run: WatchedRun, item: Item, view: View) -> LayerSpec:
         key=(item.number, view.cls, run.epochs, run.generation),
         place=_place(item, epochs=True),
         contrast_limits=(0.0, 1.0),
-        look={"visible": False, "colormap": "viridis", "opacity": 0.7, "interpolation2d": "nearest"},
+        look={
+            "visible": False,
+            "colormap": "viridis",
+            "opacity": 0.7,
+            "interpolation2d": "nearest",
+            "rendering": "mip",
+        },
     )
 
 
 def _thresholded(run: WatchedRun, item: Item, view: View, role: Role) -> LayerSpec:
     truth, cls = item.truth[view.cls], view.cls
 
-    def frame(epoch: int) -> NDArray[np.float32]:
-        return masked(run.frames.probability(item.number, epoch)[cls], truth, item.valid, role)
+    def shown(p: NDArray[Any], truth: NDArray[Any], valid: NDArray[Any]) -> NDArray[np.float32]:
+        return masked(p, truth, valid, role)
+
+    def frame(epoch: int) -> Parts:
+        return Parts(shown, run.frames.probability(item.number, epoch)[cls], truth, item.valid)
 
     blank = ABOVE if role == "false negatives" else BELOW
     return LayerSpec(
@@ -407,19 +468,30 @@ def _thresholded(run: WatchedRun, item: Item, view: View, role: Role) -> LayerSp
 
 
 def _recall_slope(run: WatchedRun, item: Item) -> LayerSpec:
-    """The plot stands right of the image, as high as the image."""
+    """The plot stands right of the image, as high as the image; beside a volume, all through its depth."""
     picture = run.picture
-    height, width = item.shape[-2:]
+    *behind, height, width = item.shape
     high, wide = picture.at(run.epochs).shape[:2]
     pixel = item.scale[-2] * height / high
     offset = (*item.offset[:-1], item.offset[-1] + item.scale[-1] * width * (1 + GAP))
+    # One slice as thick as the volume: it is in view wherever the slider stands.
+    thick = tuple(extent * length for extent, length in zip(item.scale, behind, strict=False))
+
+    def frame(epoch: int) -> NDArray[np.uint8]:
+        drawn: NDArray[np.uint8] = picture.at(epoch)
+        return drawn.reshape(*(1 for _ in behind), *drawn.shape)
+
+    look: dict[str, Any] = {"rgb": True}
+    if behind:
+        middle = {"position": (0, high / 2, wide / 2), "normal": (1, 0, 0), "thickness": 1}
+        look |= {"depiction": "plane", "plane": middle}
     return LayerSpec(
         role="recall slope",
         kind="image",
         name="recall slope",
-        data=_history(run, item, picture.at, (high, wide, 4), np.uint8),
+        data=_history(run, item, frame, (*(1 for _ in behind), high, wide, 4), np.uint8),
         key=(item.number, run.epochs, run.generation),
-        place=_place(item, epochs=True, scale=(*item.scale[:-2], pixel, pixel), offset=offset),
+        place=_place(item, epochs=True, scale=(*thick, pixel, pixel), offset=offset),
         contrast_limits=None,
-        look={"rgb": True},
+        look=look,
     )

@@ -12,7 +12,7 @@ class LazyStack:
 
     def __init__(
         self,
-        frame: Callable[[tuple[int, ...]], NDArray[Any] | None],
+        frame: Callable[[tuple[int, ...]], Any],
         outer: Sequence[int],
         shape: Sequence[int],
         dtype: DTypeLike,
@@ -22,8 +22,8 @@ class LazyStack:
         """Describe the array.
 
         Args:
-            frame: gives the frame at an index of the outer axes, of `shape` and `dtype`, or None
-                where there is nothing.
+            frame: gives the frame at an index of the outer axes, an array of `shape` and `dtype` or what
+                is indexed like one, or None where there is nothing.
             outer: lengths of the outer axes.
             shape: of a frame: spatial axes, then perhaps colour channels.
             dtype: of a frame.

@@ -24,16 +24,20 @@ Report = Callable[[int, int], None]
 
 
 def outline(mask: NDArray[np.bool_]) -> Labels:
-    """The border of a mask, one pixel wide and inside it.
+    """The border of a mask, one pixel wide and inside it; of a volume that of each slice.
 
     Args:
-        mask: bool (H, W).
+        mask: bool (*S).
 
     Returns:
-        uint8 (H, W), 1 where a pixel of the mask has a neighbour above, below, left or right that is
+        uint8 (*S), 1 where a pixel of the mask has a neighbour above, below, left or right that is
         not in it. Where the image ends is no border.
     """
     out = np.empty(mask.shape, np.uint8)
+    if mask.ndim > 2:
+        for at, part in enumerate(mask):
+            out[at] = outline(part)
+        return out
     height, width = mask.shape
     rows = max(1, BAND // max(width, 1))
     for first in range(0, height, rows):

@@ -6,7 +6,7 @@ transform once, and for each case the layer and the plane in it.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ EPOCH = "epoch"
 EPOCH_UNIT = "pixel"
 """Its unit: napari's own for what has none. napari drops the scale bar's unit as soon as two layers have
 units of different kinds on one axis."""
+MILLIMETRE = "millimeter"
+"""As napari's units are called."""
 
 Row = tuple[float, ...]
 
@@ -85,6 +87,14 @@ class Transform:
         eye = _rows(np.eye(ndim))
         labels = tuple(str(axis) for axis in range(-ndim, 0))
         return cls((1.0,) * ndim, (0.0,) * ndim, eye, eye, _rows(np.eye(ndim + 1)), ("pixel",) * ndim, labels)
+
+    @classmethod
+    def spaced(cls, spacing: Sequence[float], unit: str = MILLIMETRE) -> "Transform":
+        """The transform of an image (H, W) or a volume (D, H, W) whose pixels are so far apart."""
+        plain = cls.identity(len(spacing))
+        labels = tuple("zyx"[-len(spacing) :])
+        scale = tuple(map(float, spacing))
+        return replace(plain, scale=scale, units=(unit,) * len(spacing), axis_labels=labels)
 
     @classmethod
     def of_layer(cls, layer: Any) -> "Transform":

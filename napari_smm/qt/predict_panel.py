@@ -441,7 +441,7 @@ def _close_started(order: "Future[Prediction]") -> None:
 
 def _offered(layer: Any) -> bool:
     """Images, but not what a run or a prediction shows."""
-    derived = layer.metadata.get(MARK, {}).get("role", "image") != "image"
+    derived = not str(layer.metadata.get(MARK, {}).get("role", "image")).startswith("image")
     return type(layer).__name__ == "Image" and not derived
 
 
