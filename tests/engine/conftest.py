@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support import FAST, write_pair
+from volumes import volume_settings, write_volumes
 
 from engine import train
 from engine.data.demo import demo_pair
@@ -51,6 +52,20 @@ def organs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         image[..., 1] += 120 * (mask == 2)
         write_pair(root, f"o{number:02d}", image.astype(np.uint8), mask)
     return root
+
+
+@pytest.fixture(scope="session")
+def blobs3d(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """10 NIfTI volumes of 16 × 20 × 24 voxels of 2 × 1 × 0.5 mm with two classes."""
+    return write_volumes(tmp_path_factory.mktemp("blobs3d"))
+
+
+@pytest.fixture(scope="session")
+def finished3d(blobs3d: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of 2 epochs of SMM v2 on volumes; not to be written into."""
+    out = tmp_path_factory.mktemp("runs") / "finished3d"
+    assert train.main(["--data.root", str(blobs3d), "--out", str(out), *volume_settings()]) == 0
+    return out
 
 
 @pytest.fixture

@@ -16,7 +16,9 @@ SPACING = (2.0, 1.0, 0.5)
 
 def volume_settings(*settings: str) -> list[str]:
     """Settings that train a U-Net of two stages on volumes in seconds; those given go first."""
-    return fast("--data.patch=[16,16,16]", "--training.batch_size=2", "--training.epochs=2", *settings)
+    given = {setting.partition("=")[0] for setting in settings}
+    own = ("--data.patch=[16,16,16]", "--training.batch_size=2", "--training.epochs=2")
+    return fast(*(flag for flag in own if flag.partition("=")[0] not in given), *settings)
 
 
 def blobs(
