@@ -56,7 +56,8 @@ def _raster(pixels: Array, file: tifffile.TiffFile, source: Source) -> Raster:
     order = arrange(pixels.shape, source.path, axes, source.axes)
     pixels = order.of(pixels)
     spacing = _spacing(file, order)
-    if page.photometric == tifffile.PHOTOMETRIC.PALETTE and page.colormap is not None:
+    indexed = page.photometric == tifffile.PHOTOMETRIC.PALETTE and page.colormap is not None
+    if indexed and order.dims == 2:  # a stack's palette is how it was shown last, in ImageJ
         colors = np.asarray(page.colormap).T
         palette = (colors >> 8 if colors.max() > 255 else colors).astype(np.uint8)
         return Raster(pixels, palette, dims=order.dims, spacing=spacing)
@@ -81,7 +82,7 @@ def _imagej(file: tifffile.TiffFile) -> dict[str, float]:
     if unit is None:
         return {}
     tags = file.pages[0].tags  # type: ignore[union-attr]
-    sizes = {"z": float(metadata.get("spacing", 0.0)) * unit}
+    sizes = {"z": abs(float(metadata.get("spacing", 0.0))) * unit}  # below 0 from top to bottom
     for letter, name in (("y", "YResolution"), ("x", "XResolution")):
         pixels, units = tags[name].value if name in tags else (0, 1)
         if pixels:

@@ -66,7 +66,7 @@ def nifti_head(source: Source) -> Head:
 def _nifti(path: Path) -> Any:
     import nibabel
 
-    return nibabel.load(path)
+    return nibabel.load(path, mmap=False)
 
 
 def _nifti_head(image: Any, path: Path) -> tuple[Head, Arrangement]:

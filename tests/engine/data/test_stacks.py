@@ -212,6 +212,15 @@ def test_a_flat_stack_is_an_image_and_white_may_be_0(tmp_path: Path) -> None:
     np.testing.assert_array_equal(same_head(tmp_path / "b.tif").pixels, 255 - low)
 
 
+def test_a_stacks_palette_is_not_its_colours(tmp_path: Path) -> None:
+    colormap = np.random.default_rng(0).integers(0, 65535, (3, 256)).astype(np.uint16)
+    low = (ZYX % 200).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", low, imagej=True, colormap=colormap, metadata={"axes": "ZYX"})
+    raster = same_head(tmp_path / "a.tif")
+    assert (raster.palette, raster.channels) == (None, 1)
+    np.testing.assert_array_equal(raster.pixels, low)
+
+
 def test_truncated_stack(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", ZYX, metadata={"axes": "ZYX"})
     path = tmp_path / "a.tif"

@@ -191,6 +191,30 @@ def test_itk_channels_images_and_flat_volumes(tmp_path: Path, name: str) -> None
     np.testing.assert_array_equal(raster.pixels, two[0])
 
 
+def test_itk_axes_of_channels(tmp_path: Path) -> None:
+    four = sitk.GetImageFromArray(np.stack([ZYX, ZYX + 1]), isVector=False)
+    assert four.GetDimension() == 4
+    for name in ("a.mha", "a.nrrd"):
+        sitk.WriteImage(four, str(tmp_path / name))
+        np.testing.assert_array_equal(same_head(tmp_path / name).pixels, np.stack([ZYX, ZYX + 1], -1))
+    head = "NRRD0004\ntype: uint8\ndimension: 4\nsizes: 2 5 6 7\nencoding: raw\n"
+    head += "kinds: list domain domain domain\n"
+    listed = np.stack([ZYX, ZYX + 1], -1).astype(np.uint8)
+    (tmp_path / "list.nrrd").write_bytes(f"{head}\n".encode() + listed.tobytes())
+    np.testing.assert_array_equal(same_head(tmp_path / "list.nrrd").pixels, listed)
+    many = sitk.GetImageFromArray(np.zeros((17, 5, 6, 7), np.uint8), isVector=False)
+    sitk.WriteImage(many, str(tmp_path / "times.mha"))
+    with pytest.raises(InputError, match=r"times.mha holds an array of 4 axes of lengths \(7, 6, 5, 17\)"):
+        probe(Source(tmp_path / "times.mha"))
+
+
+def test_arrays_do_not_hang_on_their_file(tmp_path: Path) -> None:
+    path = write_nifti(tmp_path / "a.nii", XYZ)
+    pixels = decode(Source(path)).pixels
+    path.write_bytes(b"")
+    np.testing.assert_array_equal(pixels, ZYX)
+
+
 def test_itk_and_nifti_agree_on_a_place(tmp_path: Path) -> None:
     """SimpleITK reads the NIfTI and writes NRRD and MHA: all three are the same to us."""
     nifti = decode(Source(write_nifti(tmp_path / "a.nii", XYZ)))
