@@ -6,8 +6,11 @@ bytes, and windows start and end on whole bytes of the last axis, so reading and
 bytes and never shift bits.
 """
 
+import itertools
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -80,11 +83,13 @@ class PackedMasks:
         channels: C.
         device: where the bits are kept.
         bits: uint8 (C, bytes) to take over, such as a memory-mapped tensor; zeros if None.
+        folder: where the bits are kept in a file, mapped into memory, if there are no bits to take over.
     """
 
     def __init__(
-        self, shapes: Tensor, channels: int, device: torch.device | str = "cpu", bits: Tensor | None = None
-    ) -> None:
+        self, shapes: Tensor, channels: int, device: torch.device | str = "cpu", bits: Tensor | None = None,
+        folder: Path | None = None,
+    ) -> None:  # fmt: skip
         if bool((shapes[:, -1] % BYTE).any()):
             raise ValueError(f"the last axis of every frame must be a multiple of {BYTE}")
         self.shapes = shapes.cpu()
@@ -94,6 +99,9 @@ class PackedMasks:
         self._in_bytes = in_bytes.to(device)
         self._offsets = torch.cat([torch.zeros(1, dtype=torch.int64), ends[:-1]]).to(device)
         total = int(ends[-1]) if len(ends) else 0
+        self.folder = folder if bits is None else None
+        if self.folder is not None:
+            bits = _mapped(self.folder, channels * total).view(channels, total)
         if bits is None:
             bits = torch.zeros((channels, total), dtype=torch.uint8, device=device)
         if bits.shape != (channels, total) or bits.dtype != torch.uint8:
@@ -101,12 +109,20 @@ class PackedMasks:
         self.bits = bits
 
     def take(self, bits: Tensor) -> None:
-        """Take over other bits, such as a checkpoint's, moved to the device of those they replace."""
+        """Take over other bits, such as a checkpoint's, in the place or the file of those that were."""
         if bits.shape != self.bits.shape or bits.dtype != torch.uint8:
             raise ValueError(
                 f"bits must be uint8 {tuple(self.bits.shape)}, not {bits.dtype} {tuple(bits.shape)}"
             )
-        self.bits = bits.to(self.bits.device)
+        if self.folder is not None:
+            self.bits.copy_(bits)
+        else:
+            self.bits = bits.to(self.bits.device)
+
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes of the file that the bits are kept in, at its largest; 0 in memory."""
+        return self.bits.nbytes if self.folder is not None else 0
 
     @staticmethod
     def count_bytes(shapes: Tensor, channels: int) -> int:
@@ -114,8 +130,8 @@ class PackedMasks:
         return channels * int(shapes.prod(dim=1).sum()) // BYTE
 
     def empty_like(self) -> "PackedMasks":
-        """Masks of the same frames, all False."""
-        return PackedMasks(self.shapes, self.bits.shape[0], self.bits.device)
+        """Masks of the same frames, all False, in memory or in a file of their own."""
+        return PackedMasks(self.shapes, self.bits.shape[0], self.bits.device, folder=self.folder)
 
     def to(self, device: torch.device) -> "PackedMasks":
         """The same masks on a device."""
@@ -141,7 +157,7 @@ class PackedMasks:
     def any(self, window: Window) -> Tensor:
         """Whether any mask of each image is True somewhere in its window: bool (B,), on the bits' device."""
         where, inside = self._where(window, [0] * len(window.size))
-        return (self.bits[:, where] * inside).movedim(0, 1).flatten(1).any(dim=1)
+        return (self.bits[:, where] * inside).ne(0).movedim(0, 1).flatten(1).any(dim=1)
 
     def write(self, window: Window, masks: Tensor) -> None:
         """Store masks; what lies outside the image is lost.
@@ -174,3 +190,26 @@ class PackedMasks:
         size = [*window.size[:-1], window.size[-1] // BYTE]
         size = [length + 2 * more for length, more in zip(size, grow, strict=True)]
         return flat_index(window.ids, corner, size, self._in_bytes, self._offsets)
+
+
+def _mapped(folder: Path, count: int) -> Tensor:
+    """uint8 (count,) zeros in a sparse file that lasts as long as it is mapped, however its process ends.
+
+    Windows keeps the name of a mapped file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if not count:
+        return torch.zeros(0, dtype=torch.uint8)
+    names = (folder / f"{number}.masks" for number in itertools.count())
+    path = next(path for path in names if _gone(path))
+    try:
+        return torch.from_file(str(path), shared=True, size=count, dtype=torch.uint8)
+    finally:
+        _gone(path)
+
+
+def _gone(path: Path) -> bool:
+    """Remove a file; whether there is none then."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+    return not path.exists()

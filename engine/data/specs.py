@@ -1,5 +1,6 @@
 """Settings of the data and of its augmentation."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -45,7 +46,8 @@ class Data(Spec):
     """How the folder is laid out: a layout's name, `auto` to recognise it, or `patterns` to use
     `images` and `masks` below. `python -m engine.train --layouts` lists them."""
     images: str | None = None
-    """Pattern of the images below root, such as `raw/{id}.tif` (layout `patterns`)."""
+    """Pattern of the images below root, such as `raw/{id}.tif` (layout `patterns`); several with `;` between
+    them, such as `flair/{id}.{ext}; t1/{id}.{ext}`, are a channel each."""
     masks: str | None = None
     """Pattern of the masks, with the same `{id}`, such as `labels/{id}_mask.png`."""
     valid: str | None = setting(None, advanced=True)
@@ -67,7 +69,7 @@ class Data(Spec):
     Without it voxels stay as they are."""
     patch: Size | None = setting(None, unit="px")
     """Height, width (of volumes depth, height, width) of the crops that training takes from images at
-    native size; multiples of 8. Without it 256, 256, and 96, 96, 96 for volumes."""
+    native size; height and width multiples of 8. Without it 256, 256, and 96, 96, 96 for volumes."""
     patches_per_image: int | None = setting(None, ge=1, advanced=True)
     """Crops from an image in an epoch at the most; without it as many as fit side by side."""
     foreground: Share = setting(0.33, advanced=True)
@@ -105,9 +107,9 @@ class Data(Spec):
             return (*self.size[:-1], -(-self.size[-1] // 8) * 8)
         return self.patch if self.patch is not None else PATCHES[dims]
 
-    def require_dims(self, dims: int) -> None:
-        """Raise InputError if size, spacing or patch have another number of lengths than images have axes."""
-        for name in ("size", "spacing", "patch"):
+    def require_dims(self, dims: int, names: Sequence[str] = ("size", "spacing", "patch")) -> None:
+        """Raise InputError if a setting has another number of lengths than images have axes."""
+        for name in names:
             given = getattr(self, name)
             if given is not None and len(given) != dims:
                 kind, axes = ("images", "height, width") if dims == 2 else ("volumes", "depth, height, width")
@@ -125,8 +127,8 @@ class Data(Spec):
     @field_validator("patch")
     @classmethod
     def _bytes(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:
-        if value is not None and any(length % 8 for length in value):
-            near = ", ".join(str(-(-length // 8) * 8) for length in value)
+        if value is not None and any(length % 8 for length in value[-2:]):
+            near = ", ".join(map(str, (*value[:-2], *(-(-length // 8) * 8 for length in value[-2:]))))
             raise ValueError(f"multiples of 8 are needed, as {near} would be")
         return value
 

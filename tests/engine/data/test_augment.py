@@ -221,3 +221,32 @@ def test_maps_such_as_distances_can_follow_an_image():
     drawn = draw_for(Augment(probability=1, rotation=20), 4)
     image, *_ = apply(drawn, x, x > 0, torch.zeros(4, 2))
     assert torch.equal(move(drawn, x), image)
+
+
+def test_slices_of_a_volume_change_alike_and_as_images_do():
+    """But for the mirror along the depth, a volume is changed as each of its slices is on its own."""
+    settings = EVERYTHING.model_copy(update={"probability": 1, "contrast": (1, 1)})
+    x = torch.stack([smooth(12, 32, 32, 1)] * 5, dim=2)
+    x = x + torch.arange(5.0)[:, None, None]
+    zero = torch.zeros(12, 1)
+    drawn, flat = draw_for(settings, 12, (5, 32, 32)), draw_for(settings, 12, (32, 32))
+    image, masks, inside = apply(drawn, x, x > 1, zero)
+    assert (image.shape, masks.shape, inside.shape) == (x.shape, x.shape, x.shape)
+    mirrored = drawn.codes >= 8
+    assert 0 < mirrored.sum() < 12
+    assert torch.equal(drawn.codes % 8, flat.codes)
+    back = torch.where(mirrored.view(-1, 1, 1, 1, 1), image.flip(2), image)
+    for depth in range(5):
+        alone, _, within = apply(flat, x[:, :, depth], x[:, :, depth] > 1, zero)
+        torch.testing.assert_close(back[:, :, depth], alone)
+        assert torch.equal(inside[:, :, depth], within)
+    only = draw_for(Augment(), 12, (5, 32, 32))
+    assert torch.equal(undo(only, move(only, x)), x)
+
+
+def test_contrast_of_a_volume_is_about_the_mean_of_all_of_it():
+    x = smooth(3, 16, 16, 2)[:, :, None] + torch.tensor([0.0, 5.0])[:, None, None]
+    drawn = draw_for(Augment(probability=1, contrast=(2, 2), flip=0, quarter_turn=0), 3, (2, 16, 16))
+    image, *_ = apply(drawn, x, x > 0, torch.zeros(3, 2))
+    mean = x.mean(dim=(2, 3, 4), keepdim=True)
+    torch.testing.assert_close(image, mean + 2 * (x - mean), atol=1e-5, rtol=1e-5)

@@ -214,3 +214,75 @@ def test_ahead_stops_when_its_user_fails():
     with pytest.raises(KeyError):
         use()
     assert not reading()
+
+
+VOLUMES = [(9, 20, 30), (16, 16, 16), (5, 40, 17)]
+
+
+@pytest.mark.parametrize("limit", [None, 2])
+def test_windows_of_volumes_lie_apart_and_cover_them(limit):
+    size = (4, 8, 16)
+    load = loader(VOLUMES, size=size, limit=limit)
+    shapes = load.store.shapes.tolist()
+    for epoch in range(1, 12):
+        counts = [np.zeros(shape, int) for shape in shapes]
+        for frames in load.epoch(epoch):
+            assert frames.image.shape[1:] == (1, *size)
+            for number, corner in zip(frames.window.ids, frames.window.corner, strict=True):
+                box = tuple(slice(int(a), int(a) + n) for a, n in zip(corner, size, strict=True))
+                counts[number][box] += 1
+        assert max(count.max() for count in counts) == 1
+        fitting = [
+            int(np.prod([max(1, a // n) for a, n in zip(shape, size, strict=True)])) for shape in shapes
+        ]
+        wanted = [min(n, limit or n) for n in fitting]
+        assert [count.sum() // np.prod(size) for count in counts] == wanted
+
+
+def rare(shape: tuple[int, ...], at: list[tuple[int, ...]]) -> Sample:
+    labels = np.zeros(shape, np.uint8)
+    for place in at:
+        labels[place] = 1
+    return Sample("rare", np.zeros((*shape, 1), np.uint8), labels, None)
+
+
+@pytest.mark.parametrize(("share", "held"), [(0.0, 1 / 64), (0.5, 0.5), (1.0, 1.0)])
+def test_crops_that_hold_a_class_come_as_often_as_asked(share, held):
+    # Of 64 cells of the grid, which never moves, one holds the lesion in each image.
+    samples = [rare((32, 32, 32), [(3, 9, 30)]), rare((32, 32, 32), [(31, 0, 0)])]
+    store = fill(samples, 1, Data(patch=(8, 8, 8)), None)
+    load = Loader(store, (8, 8, 8), 4, 1, 3, CPU, share)
+    epochs = 200
+    found = [
+        bool(frames.truth[row].any())
+        for epoch in range(1, epochs + 1)
+        for frames in load.epoch(epoch)
+        for row in range(len(frames.truth))
+    ]
+    assert len(found) == 2 * epochs
+    deviation = (held * (1 - held) / len(found)) ** 0.5
+    assert abs(np.mean(found) - held) <= 4 * deviation
+
+
+def test_all_of_two_crops_are_taken_from_those_that_hold_a_class_and_no_more_than_there_are():
+    at = [(0, 0), (0, 20), (20, 0)]
+    store = fill([rare((24, 24), at), rare((24, 24), at[:1])], 1, Data(patch=(8, 8)), None)
+    load = Loader(store, (8, 8), 4, 2, 0, CPU, 1.0)
+    chosen = set()
+    for epoch in range(1, 20):
+        held = {0: 0, 1: 0}
+        for frames in load.epoch(epoch):
+            for number, corner, mask in zip(
+                frames.window.ids.tolist(), frames.window.corner.tolist(), frames.truth, strict=True
+            ):
+                held[number] += bool(mask.any())
+                chosen.add((number, *corner))
+        assert held == {0: 2, 1: 1}
+    assert len({corner for corner in chosen if corner[0] == 0}) == 3
+    assert len({corner for corner in chosen if corner[0] == 1}) == 9
+
+
+def test_a_share_of_crops_changes_nothing_where_all_are_taken():
+    store = stored(MIXED)
+    with_share, without = (Loader(store, (16, 16), 4, None, 0, CPU, share) for share in (1.0, 0.0))
+    assert visited(with_share, 3) == visited(without, 3)

@@ -9,12 +9,15 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
+from skimage import transform
 
 from engine import fingerprint
 from engine.bits import Window
 from engine.data.normalize import affine
 from engine.data.specs import Data
-from engine.data.store import IGNORED, Maps, Sample, Store, fill, frame_shape, resized
+from engine.data.store import IGNORED, Maps, Sample, Store, fill, frame_shape, resized, seen
+from engine.errors import InputError
+from engine.losses.boundary import signed_distance
 
 CPU = torch.device("cpu")
 METHODS = get_args(Data.model_fields["normalization"].annotation)
@@ -370,3 +373,64 @@ def test_without_maps_nothing_is_kept() -> None:
     assert store.distance is None
     assert read(store, 0).tube is None
     assert read(store, 0).distance is None
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_volumes_come_out_as_they_went_in(dtype: Any) -> None:
+    rng = RNG(4)
+    cases = []
+    for number, shape in enumerate([(5, 9, 13), (7, 6, 16)]):
+        image = (rng.random((*shape, 2)) * 200).astype(dtype)
+        labels = rng.choice([0, 1, 2, IGNORED], shape).astype(np.uint8)
+        cases.append(Sample(f"v{number}", image, labels, None, (3.0, 1.0, 1.5)))
+    store = filled(cases, classes=2)
+    assert store.shapes.tolist() == [[5, 9, 16], [7, 6, 16]]
+    assert store.extents.tolist() == [[5, 9, 13], [7, 6, 16]]
+    for number, case in enumerate(cases):
+        frames, box = read(store, number), tuple(slice(length) for length in case.labels.shape)
+        assert frames.image.shape == (1, 2, *store.shapes[number].tolist())
+        np.testing.assert_allclose(frames.image[0][:, *box], expected(case), atol=2e-3)
+        np.testing.assert_array_equal(frames.truth[0, 1][box], case.labels == 2)
+        np.testing.assert_array_equal(frames.valid[0, 0][box], case.labels != IGNORED)
+        assert frames.valid.sum() == (case.labels != IGNORED).sum()
+        window = Window(torch.tensor([number]), torch.tensor([[2, 1, 8]]), (3, 4, 8))
+        crop = store.read(window, torch.tensor([0]), CPU)
+        assert torch.equal(crop.image, frames.image[:, :, 2:5, 1:5, 8:16])
+        assert torch.equal(crop.truth, frames.truth[:, :, 2:5, 1:5, 8:16])
+
+
+def test_volumes_are_resampled_to_a_spacing_and_refused_without_one() -> None:
+    case = Sample("v", RNG(0).random((6, 10, 12, 1)).astype(np.float32), np.ones((6, 10, 12), np.uint8), None)
+    known = replace(case, spacing=(4.0, 1.0, 2.0))
+    store = filled([known], spacing=(2.0, 2.0, 2.0), patch=None)
+    assert store.extents.tolist() == [[12, 5, 12]]
+    frame, *_ = seen(known.image, known.spacing, data(spacing=(2.0, 2.0, 2.0), patch=None))
+    np.testing.assert_array_equal(
+        frame, transform.resize(known.image, (12, 5, 12), order=1, preserve_range=True, anti_aliasing=True)
+    )
+    with pytest.raises(InputError, match=r"data\.spacing is 2, 2, 2 mm, but a file gives no spacing"):
+        filled([case], spacing=(2.0, 2.0, 2.0), patch=None)
+    with pytest.raises(InputError, match=r"data\.size has 2 numbers, 16, 16, but these are volumes: 3"):
+        filled([case], size=(16, 16), patch=None)
+
+
+def test_distances_follow_the_spacing_of_a_volume_in_units_of_the_finest() -> None:
+    labels = np.zeros((7, 9, 8), np.uint8)
+    labels[3, 4, 4] = 1
+    image = np.zeros((7, 9, 8, 1), np.uint8)
+    for spacing, step in [(None, (1, 1, 1)), ((2.5, 0.5, 1.0), (5, 1, 2))]:
+        case = Sample("v", image, labels, None, spacing)
+        store = fill([case], 1, data(), None, maps=Maps(None, signed_distance))
+        distance = read(store, 0).distance[0, 0]
+        assert (distance[1, 4, 4], distance[3, 1, 4]) == (2 * step[0], 3 * step[1])
+        assert distance[3, 4, 1] == 3 * step[2]
+
+
+def test_the_middle_of_the_truth() -> None:
+    labels = np.zeros((6, 20, 30), np.uint8)
+    labels[1, 2:5, 10] = 1
+    labels[3, 3, 10:12] = 2
+    image = np.zeros((6, 20, 30, 1), np.uint8)
+    store = filled([Sample("a", image, labels, None), Sample("b", image, 0 * labels, None)], classes=2)
+    assert store.centre(0) == [2, 3, 10]
+    assert store.centre(1) == [3, 10, 15]

@@ -47,3 +47,14 @@ def test_a_quarter_turn_of_an_oblong_image_is_refused():
 def test_channels_last_input_is_turned_alike():
     x, codes = batch(8, 8, torch.float32), torch.arange(8)
     assert torch.equal(turn(x.contiguous(memory_format=torch.channels_last), codes), turn(x, codes))
+
+
+def test_volumes_are_turned_slice_by_slice_and_mirrored_in_depth():
+    x = torch.randn(16, 2, 3, 5, 5)
+    codes = torch.arange(16)
+    turned = turn(x, codes)
+    for code in range(16):
+        deep = x[code].flip(1) if code >= 8 else x[code]
+        for depth in range(3):
+            assert torch.equal(turned[code, :, depth], by_numpy(deep[:, depth], code % 8))
+    assert torch.equal(unturn(turned, codes), x)
