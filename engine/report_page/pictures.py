@@ -22,6 +22,9 @@ LARGE = 640
 """Pixels of the longest side at most, of images that are shown large."""
 SMALL = 360
 """The same of images in a row of several."""
+ENLARGED = 256
+"""Pixels of the longest side to which smaller pictures, as slices of volumes often are, are enlarged by whole
+factors: browsers would blur them."""
 QUALITY = 88
 """Of JPEG, at which stains keep their hue."""
 ERRORS = (CORRECT, MISSED, FALSE_ALARM, CONFUSED, IGNORED)
@@ -118,7 +121,9 @@ def photograph(picture: Picture, longest: int = SMALL) -> str:
 
 
 def _reduced(picture: Picture, longest: int) -> Image.Image:
-    image = Image.fromarray((picture.clip(0, 1) * 255).round().astype(np.uint8))
+    factor = max(ENLARGED // max(picture.shape[:2]), 1)
+    large = picture.repeat(factor, axis=0).repeat(factor, axis=1)
+    image = Image.fromarray((large.clip(0, 1) * 255).round().astype(np.uint8))
     image.thumbnail((longest, longest), Image.Resampling.LANCZOS, reducing_gap=None)
     return image
 
