@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from engine.config import RunConfig
 from engine.data import augment
-from engine.data.store import Frames, Store
+from engine.data.images import Images
+from engine.data.store import Frames
 from engine.device import arithmetic
 from engine.errors import InputError
 from engine.head import foreground
@@ -264,7 +265,7 @@ def missed(prediction: Tensor, truth: Tensor, valid: Tensor | None) -> Tensor:
     return misses if valid is None else misses & valid
 
 
-def check_finite(losses: Sequence[Tensor], seen: Sequence[Tensor], train: Store, epoch: int) -> None:
+def check_finite(losses: Sequence[Tensor], seen: Sequence[Tensor], train: Images, epoch: int) -> None:
     """Raise DivergedError for the first loss since the last check that is not finite, with its images."""
     first = (len(losses) - 1) // CHECK_STEPS * CHECK_STEPS
     finite = torch.isfinite(torch.stack(list(losses[first:]))).tolist()

@@ -3,22 +3,25 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
+import psutil
 import torch
 from torch import nn
 
 from engine.config import RunConfig
-from engine.data import store
+from engine.data import lazy, store
 from engine.data.dataset import Dataset
+from engine.data.images import Images
+from engine.data.lazy import LazyStore
 from engine.data.loader import Loader
-from engine.data.store import Store
 from engine.device import find_device, find_precision
 from engine.errors import InputError
-from engine.head import channels
+from engine.head import Head, channels
 from engine.infer import Predictor
 from engine.losses import objective as objectives
 from engine.losses.boundary import signed_distance
-from engine.losses.specs import ElevatedSensitivity
+from engine.losses.specs import ElevatedSensitivity, Loss
 from engine.losses.topology import tubed_skeleton
 from engine.modulation.strategies import NoModulation
 from engine.watch import Watched, watch
@@ -39,8 +42,8 @@ class Prepared:
         dtype: of autocast, or None.
     """
 
-    train: Store
-    val: Store | None
+    train: Images
+    val: Images | None
     network: nn.Module
     objective: objectives.Objective
     elevated: objectives.Objective
@@ -60,7 +63,8 @@ def prepare(
     Args:
         config: the run.
         dataset: the images; found from ``config.data`` if None.
-        cache: folder for a memory-mapped store, where the images don't fit in memory.
+        cache: folder for what does not fit in memory: decoded images, or the masks that modulation keeps of
+            images that are read from their files.
         pretrained: see :func:`build_network`.
 
     Raises:
@@ -91,7 +95,7 @@ def prepare(
         elevated=objectives.build(ElevatedSensitivity(), head, classes),
         modulation=config.modulation.bind()(
             epochs=settings.epochs, shapes=train.shapes.cpu(), classes=classes, device=train.device,
-            revisits=loader.revisits,
+            revisits=loader.revisits, folder=cache if isinstance(train, LazyStore) else None,
         ),
         loader=loader,
         predictor=Predictor(
@@ -122,19 +126,72 @@ def misses_from(config: RunConfig) -> str:
 
 def load(
     config: RunConfig, dataset: Dataset, device: torch.device, cache: Path | None
-) -> tuple[Store, Store | None]:
-    """Decode the training and validation images, and put them on the device where they fit."""
+) -> tuple[Images, Images | None]:
+    """Training and validation images: decoded, and on the device where they fit, or left in their files."""
+    reads = from_files(config, dataset, psutil.virtual_memory().available / 2)
+    train, val = lazily(config, dataset) if reads else decoded(config, dataset, device, cache)
+    if train.empty:
+        raise InputError(
+            f"every training mask is empty: none of the {len(train)} has a pixel of "
+            f"{', '.join(dataset.classes.names)}."
+        )
+    return train, val
+
+
+def from_files(config: RunConfig, dataset: Dataset, budget: float) -> bool:
+    """Whether images are read from their files in each step, by ``data.cache``.
+
+    Args:
+        config: the run.
+        dataset: the images.
+        budget: bytes that decoded images may take, up to which ``auto`` decodes them.
+
+    Raises:
+        InputError: it was asked for, with a loss that needs maps of whole masks.
+    """
+    if config.data.cache not in ("none", "auto"):
+        return False
+    head = config.head(len(dataset.classes.names))
+    needed = sorted(config.loss.guides(head))
+    if config.data.cache == "none" and needed:
+        raise InputError(
+            f"data.cache is none, but the loss {config.loss.model_dump()['name']} needs maps of whole masks: "
+            f"every loss but {' and '.join(needing_maps(head))}, or data.cache = disk, would work."
+        )
+    cases = [*dataset.cases("train"), *dataset.cases("val")]
+    return config.data.cache == "none" or (not needed and lazy.suits(cases, config.data, budget))
+
+
+def needing_maps(head: Head) -> list[str]:
+    """Names of the losses that need maps of whole masks."""
+    losses = get_args(get_args(Loss)[0])
+    return [loss.model_fields["name"].default for loss in losses if loss().guides(head)]
+
+
+def lazily(config: RunConfig, dataset: Dataset) -> tuple[Images, Images | None]:
+    """Training and validation images that stay in their files."""
+    tile = config.prediction.tile_of(dataset.dims)
+    tiles = (tile,) * dataset.dims
+    train, val = (
+        lazy.open_images(dataset.cases(part), dataset.classes, dataset.channels, config.data, tiles)
+        if dataset.splits[part]
+        else None
+        for part in ("train", "val")
+    )
+    assert train is not None  # a split for training is never empty
+    return train, val
+
+
+def decoded(
+    config: RunConfig, dataset: Dataset, device: torch.device, cache: Path | None
+) -> tuple[Images, Images | None]:
+    """Training and validation images, decoded, and on the device where they fit."""
     classes = len(dataset.classes.names)
     maps = maps_for(config, classes)
     train = store.fill(
         dataset.samples("train"), classes, config.data,
         None if cache is None else cache / "train.pixels", maps=maps,
     )  # fmt: skip
-    if not train.truth.bits.any():
-        raise InputError(
-            f"every training mask is empty: none of the {len(train)} has a pixel of "
-            f"{', '.join(dataset.classes.names)}."
-        )
     val = None
     if dataset.splits["val"]:
         val = store.fill(

@@ -141,7 +141,9 @@ def resume(out: Path, *, quiet: bool = False) -> int:
         dataset = Dataset.open(config.data, info["splits"], info["dataset"]["fingerprint"])
         last = out / "checkpoints" / "last"
         ready = prepare(config, dataset, out / "cache", pretrained=not last.exists())
-        state = checkpoint.load(last) if last.exists() else None
+        # Masks that are kept in files are too large to be held in memory besides.
+        in_file = ("modulation",) if ready.modulation.disk_bytes else ()
+        state = checkpoint.load(last, in_file=in_file) if last.exists() else None
         versions = {name: version(name) for name in LIBRARIES}
         for name in LIBRARIES:
             if info["libraries"].get(name) != versions[name]:
@@ -275,9 +277,10 @@ def check_room(config: RunConfig, ready: Prepared, out: Path) -> None:
     # Half precision and a byte a pixel; what compression saves is not counted on.
     watched = sum(3 * item.record().truth.size for item in ready.watched) * config.training.epochs
     free = shutil.disk_usage(out).free
-    if checkpoints + watched > free:
+    need = checkpoints + watched + ready.modulation.disk_bytes
+    if need > free:
         raise InputError(
-            f"there is no room on the disk of {out}: the run can need {(checkpoints + watched) / 1e9:.2f} GB "
+            f"there is no room on the disk of {out}: the run can need {need / 1e9:.2f} GB "
             f"({watched / 1e9:.2f} of them for watched images) and {free / 1e9:.2f} GB are free; give "
             "another --out, or fewer watch.train and watch.val."
         )

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from engine import metrics
 from engine.bits import Window
-from engine.data.store import Frames, Store
+from engine.data.images import Images
+from engine.data.store import Frames
 from engine.head import foreground
 from engine.losses.guides import Guides
 from engine.prepare import Prepared
@@ -40,7 +41,7 @@ class Validation:
         return float(np.mean(defined)) if defined else math.nan
 
 
-def validate(ready: Prepared, val: Store, progress: Progress) -> Validation | None:
+def validate(ready: Prepared, val: Images, progress: Progress) -> Validation | None:
     """Score the validation images, each in its own frame, at the threshold 0.5 of every class.
 
     Returns:
@@ -72,8 +73,8 @@ def validate(ready: Prepared, val: Store, progress: Progress) -> Validation | No
     )
 
 
-def whole(images: Store, ready: Prepared) -> Iterator[Frames]:
-    """All images in whole frames, batch by batch, not augmented."""
+def whole(images: Images, ready: Prepared) -> Iterator[Frames]:
+    """All images, in whole frames or in windows side by side, batch by batch, not augmented."""
     # No more pixels at once than in a training step, so that memory stays what training needs.
     most = ready.loader.batch * math.prod(ready.loader.size)
     for batch in images.batches(ready.loader.batch):

@@ -13,7 +13,8 @@ from engine.bits import BYTE, Window
 from engine.config import RunConfig
 from engine.data.dataset import Dataset
 from engine.data.decode import Head, probe
-from engine.data.store import Frames, Store
+from engine.data.images import Images
+from engine.data.store import Frames
 from engine.infer import Predictor
 from engine.modulation.strategies import NoModulation
 from engine.record import WatchedItem
@@ -87,7 +88,7 @@ def _affine(head: Head, scale: Sequence[float], origin: Sequence[int]) -> NDArra
     return np.asarray(head.affine @ into)
 
 
-def watch(config: RunConfig, train: Store, val: Store | None, dataset: Dataset) -> list[Watched]:
+def watch(config: RunConfig, train: Images, val: Images | None, dataset: Dataset) -> list[Watched]:
     """The first images of train and val: whole, or of a large one a crop about the middle of its truth."""
     items = []
     for images, split, count in ((train, "train", config.watch.train), (val, "val", config.watch.val)):
@@ -102,9 +103,7 @@ def watch(config: RunConfig, train: Store, val: Store | None, dataset: Dataset) 
             window = Window(ids, torch.tensor([origin]), size)
             frames = images.read(window, torch.zeros_like(ids), images.device)
             box = tuple(slice(first, first + length) for first, length in zip(origin, kept, strict=True))
-            image, scale = dataset.picture(split, number)
-            # A copy, so that the whole image can be let go.
-            crop = np.ascontiguousarray(image[box])
+            crop, scale = dataset.picture(split, number, box)
             head = probe(dataset.cases(split)[number].images[0])
             items.append(Watched(frames, split, crop, scale, images.names[number], tuple(origin), head))
     return items

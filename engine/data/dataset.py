@@ -6,8 +6,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
+from engine.data.boxes import Box
 from engine.data.classes import Classes
 from engine.data.demo import write_demo
 from engine.data.layouts import Case, Found, find
@@ -21,9 +23,11 @@ from engine.data.read import (
     resolve_classes,
     resolve_dims,
 )
+from engine.data.rows import open_case
 from engine.data.specs import Data
 from engine.data.split import FEWEST, SPLITS, split
 from engine.data.store import Sample, frame_of, resized
+from engine.data.stored import open_stored
 from engine.errors import InputError
 
 
@@ -112,18 +116,32 @@ class Dataset:
         """The decoded images of any cases."""
         return Samples(self.found, indices, self.classes, self.channels, self.notes)
 
-    def picture(self, part: str, number: int) -> tuple[NDArray[Any], tuple[float, ...]]:
-        """One image of a split as it is shown, and the sides of its pixels along each axis of S.
+    def picture(
+        self, part: str, number: int, box: Box | None = None
+    ) -> tuple[NDArray[Any], tuple[float, ...]]:
+        """A box of one image of a split as it is shown, and the sides of its pixels along each axis of S.
+
+        Args:
+            part: train, val, calib or test.
+            number: of the image in its split.
+            box: of the image, resized as ``data.size`` or ``data.spacing`` say; None for all of it.
 
         Returns:
-            (*S, channels), resized as ``data.size`` or ``data.spacing`` say; the sides in mm if it is a
-            volume whose file knows them, else in pixels of the file.
+            (*box, channels); the sides in mm if it is a volume whose file knows them, else in pixels of the
+            file.
         """
-        image, spacing = read_spaced(self.cases(part)[number], self.channels)
+        case = self.cases(part)[number]
+        if box is not None and self.data.size is None and self.data.spacing is None and _in_boxes(case):
+            rows = open_case(case, self.channels)
+            known = rows.spacing if self.dims == 3 and rows.spacing is not None else (1.0,) * self.dims
+            return rows.box(box), known
+        image, spacing = read_spaced(case, self.channels)
         shown = resized(image, frame_of(image.shape[:-1], spacing, self.data), labels=False)
         unit = spacing if self.dims == 3 and spacing is not None else (1.0,) * self.dims
         lengths = zip(unit, image.shape[:-1], shown.shape[:-1], strict=True)
-        return shown, tuple(each * own / left for each, own, left in lengths)
+        sides = tuple(each * own / left for each, own, left in lengths)
+        # A copy, so that the whole image can be let go.
+        return (shown if box is None else np.ascontiguousarray(shown[box])), sides
 
     def summary(self) -> dict[str, Any]:
         """What run.json says of the data."""
@@ -165,6 +183,11 @@ class Dataset:
                 f"{' and '.join(without[part] for part in missing)}."
             )
         return remarks
+
+
+def _in_boxes(case: Case) -> bool:
+    """Whether boxes of a case's image can be read without the rest."""
+    return all(open_stored(source.path, source.axes) is not None for source in case.images)
 
 
 def _fingerprint(found: Found) -> str:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from engine.bits import BYTE, Window
 from engine.data.chance import Stream, order, uniforms
-from engine.data.store import Frames, Store
+from engine.data.images import Images
+from engine.data.store import Frames
 
 T = TypeVar("T")
 
@@ -34,7 +35,7 @@ class Loader:
         device: where batches are wanted.
     """
 
-    store: Store
+    store: Images
     size: tuple[int, ...]
     batch: int
     limit: int | None
@@ -103,8 +104,15 @@ class Loader:
         # As many as the share says; whether what is left of one makes another is drawn for each image.
         rest = uniforms(self.seed, epoch, images, torch.zeros_like(images), 4, Stream.CROP)[:, 3]
         wanted = (self.limit * self.foreground + rest).floor()
-        held = self.store.holds(ids, corners, self.size)
-        return (held & (places(ids, torch.where(held, rank, rank + 1)) < wanted[ids])).double()
+        held = self.store.may_hold(ids, corners, self.size)
+        asked = torch.zeros_like(held)
+        while True:  # only those that would go first are asked for certain, which may mean reading a file
+            first = held & (places(ids, torch.where(held, rank, rank + 1)) < wanted[ids])
+            unsure = first & ~asked
+            if not bool(unsure.any()):
+                return first.double()
+            held[unsure] = self.store.holds(ids[unsure], corners[unsure], self.size)
+            asked |= unsure
 
     def _grid(self, epoch: int) -> Tensor:
         """int64 (N, D): where the grid of each image begins in an epoch."""

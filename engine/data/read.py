@@ -18,10 +18,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.data.boxes import boxes
 from engine.data.classes import Classes, from_table, infer, inside, is_gray, survey, to_labels
 from engine.data.decode import Head, Raster, Source, decode, probe
 from engine.data.layouts import Case, Found
 from engine.data.specs import Data
+from engine.data.stored import open_stored
 from engine.errors import InputError
 
 THREADS = 4
@@ -29,8 +31,12 @@ THREADS = 4
 LUMINANCE = (0.299, 0.587, 0.114)
 """Red, green, blue, ITU-R BT.601."""
 
+MOST_VALUES = 1 << 22
+"""Values of a file that are looked at at once, where it need not be read whole."""
 AT_ONCE = 1 << 29
-"""Bytes of decoded images and masks that may wait to be taken, where one is not larger than that."""
+"""Bytes that decoding ahead may take, where one case does not take more."""
+DECODING = 3
+"""Times its own size that a compressed volume takes while it is decoded, about."""
 SIZES = {2: ("px", "height × width"), 3: ("voxels", "depth × height × width")}
 
 Given = TypeVar("Given")
@@ -159,7 +165,24 @@ def resolve_classes(found: Found, data: Data) -> Classes:
 
 
 def _survey(source: Source) -> tuple[str, list[int] | None, list[int]]:
-    return (str(source.path), *survey(decode(source), str(source.path)))
+    """The name and the :func:`survey` of a mask, which is read by boxes where it can be."""
+    values: set[int] | None = set()
+    colors: set[int] = set()
+    for part in _parts(source):
+        own, own_colors = survey(part, str(source.path))
+        values = None if values is None or own is None else values.union(own)
+        colors.update(own_colors)
+    return str(source.path), None if values is None else sorted(values), sorted(colors)
+
+
+def _parts(source: Source) -> Iterator[Raster]:
+    """What a file holds: in boxes, so that it need not fit in memory, where it is stored in chunks."""
+    stored = open_stored(source.path, source.axes)
+    if stored is None:
+        yield decode(source)
+        return
+    for box in boxes(stored.shape[:-1], stored.chunks, MOST_VALUES // stored.shape[-1]):
+        yield stored.raster(box)
 
 
 def probe_cases(found: Found) -> tuple[Head, ...]:
@@ -224,7 +247,7 @@ def resolve_channels(found: Found, color: str, heads: Sequence[Head] | None = No
 
 
 def _shows_color(case: Case) -> bool:
-    return not is_gray(read_image(case))
+    return not all(is_gray(picture(part, str(case.images[0].path))) for part in _parts(case.images[0]))
 
 
 @dataclass(frozen=True)
@@ -238,7 +261,7 @@ class _Grid:
     affine: NDArray[np.float64] | None
 
 
-def _grid(raster: Raster, source: Source, noun: str) -> _Grid:
+def _grid(raster: Raster | Head, source: Source, noun: str) -> _Grid:
     return _Grid(f"the {noun} {source.path}", raster.shape, raster.spacing, raster.affine)
 
 
@@ -272,7 +295,7 @@ def _read_labels(case: Case, classes: Classes) -> tuple[NDArray[np.uint8], _Grid
             labels = np.maximum(labels, merged[0])
         merged = labels, merged[1] if merged else grid
     if merged is None:
-        raise InputError(f"the image {case.images[0].path} has no mask: a labelled one is needed here.")
+        raise _no_mask(case)
     return merged
 
 
@@ -339,6 +362,26 @@ def with_channels(
     )
 
 
+def require_fit(case: Case) -> None:
+    """Refuse masks and a field of view that differ from the image in size or place, by headers alone.
+
+    Raises:
+        InputError: they differ, are unreadable, or there is no mask.
+    """
+    sources = [(source, "image" if len(case.images) == 1 else "channel") for source in case.images]
+    sources += [(source, "mask") for source in case.masks]
+    sources += [(case.valid, "field of view")] if case.valid is not None else []
+    first, *others = (_grid(probe(source), source, noun) for source, noun in sources)
+    for other in others:
+        _require_fit(other, first)
+    if not case.masks:
+        raise _no_mask(case)
+
+
+def _no_mask(case: Case) -> InputError:
+    return InputError(f"the image {case.images[0].path} has no mask: a labelled one is needed here.")
+
+
 def _require_fit(grid: _Grid, other: _Grid) -> None:
     """Refuse sizes that differ, and places in the world that do, where both files name theirs."""
     if grid.shape != other.shape:
@@ -379,7 +422,7 @@ def _lookahead(first: Sequence[Sequence[Source]]) -> int:
     for sources in first:
         heads = [probe(source) for source in sources]
         size = sum(prod(head.shape) * head.channels * min(head.dtype.itemsize, 4) for head in heads)
-        most = min(most, max(1, AT_ONCE // max(1, size)))
+        most = min(most, max(1, AT_ONCE // max(1, DECODING * size)))
     return most
 
 

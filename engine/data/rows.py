@@ -1,7 +1,7 @@
 """An image or volume that is read a part at a time, so that it need not fit in memory."""
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
@@ -15,7 +15,7 @@ from engine.data.classes import is_gray
 from engine.data.decode import Raster, Source, probe
 from engine.data.layouts import Case
 from engine.data.read import picture, read_image, with_channels
-from engine.data.stored import Stored, open_stored
+from engine.data.stored import Stored, open_stored, require_stored
 from engine.errors import InputError
 
 MOST_VALUES = 1 << 22
@@ -143,6 +143,32 @@ def open_rows(
     source = Source(path, axes=axes)
     image = read_image(Case(name=path.stem, images=(source,), masks=()), channels)
     return replace(rows_of(image, str(path), probe(source).spacing), before_band=before_band)
+
+
+def open_case(case: Case, channels: int) -> Rows:
+    """The image of a case, a file or one for each channel, of which only boxes are read.
+
+    Args:
+        case: its files are stored in chunks.
+        channels: that the image shall have, by the rules of :func:`read_image`.
+
+    Raises:
+        InputError: a file that can only be read whole, or channels that cannot become these.
+    """
+    each = [_of_stored(require_stored(source), lambda: None) for source in case.images]
+    return _converted(each[0] if len(each) == 1 else _joined(each), channels)
+
+
+def _joined(each: Sequence[Rows]) -> Rows:
+    first = each[0]
+    kinds = {rows.dtype for rows in each}
+    kind = first.dtype if len(kinds) == 1 else np.dtype(np.float32)
+
+    def box(sides: Box) -> NDArray[Any]:
+        return np.concatenate([rows.box(sides).astype(kind, copy=False) for rows in each], axis=-1)
+
+    shape = (*first.shape[:-1], sum(rows.shape[-1] for rows in each))
+    return replace(first, shape=shape, dtype=kind, box=box)
 
 
 def rows_of(image: NDArray[Any], name: str = "the image", spacing: tuple[float, ...] | None = None) -> Rows:

@@ -145,10 +145,6 @@ class Store:
         if valid is None and not self.truth.contains(window):
             valid = inside.expand(where.shape)[:, None]
         scale, shift, zero = (x[here.ids].to(device) for x in (self.scale, self.shift, self.zero))
-        scale, shift = (x.view(len(x), *[1] * len(window.size), -1) for x in (scale, shift))
-        image = raw.to(device).float().mul_(scale).add_(shift)
-        if self.clipped:
-            image.clamp_(0, 1)
         tube = self.tube.read(here).to(device) if self.tube is not None else None
         distance = None
         if self.distance is not None:
@@ -156,8 +152,7 @@ class Store:
         return Frames(
             window=window,
             visits=visits,
-            # The channels lie last in memory, which is what channels-last convolutions want.
-            image=image.movedim(-1, 1),
+            image=intensities(raw.to(device), scale, shift, clipped=self.clipped),
             truth=truth.to(device),
             valid=None if valid is None else valid.to(device),
             zero=zero,
@@ -178,6 +173,14 @@ class Store:
         ]
         return torch.cat(parts)
 
+    may_hold = holds
+    """Here at no more cost than a guess."""
+
+    @property
+    def empty(self) -> bool:
+        """Whether no image has a pixel of any class."""
+        return not self.truth.bits.any()
+
     def whole(self, ids: Sequence[int]) -> Window:
         """The window that takes whole frames; they must have one shape."""
         first = self.shapes[ids[0]].tolist()
@@ -194,7 +197,7 @@ class Store:
         return replace(self, mapped=False, **moved)
 
     def centre(self, number: int) -> list[int]:
-        """The pixel in the middle of an image's truth, of all classes; in its own middle where it has none."""
+        """The pixel in the middle of an image's truth, of all classes; in its own where it has none."""
         mask = self.truth.read(self.whole([number]))[0].any(dim=0)
         if not mask.any():
             return [length // 2 for length in self.extents[number].tolist()]
@@ -216,6 +219,22 @@ class Store:
         return self.pixels.nbytes + sum(packed) + (0 if self.distance is None else self.distance.nbytes)
 
 
+def intensities(raw: Tensor, scale: Tensor, shift: Tensor, *, clipped: bool) -> Tensor:
+    """Normalised intensities float32 (B, channels, *size), of which the channels lie last in memory: that is
+    what channels-last convolutions want.
+
+    Args:
+        raw: (B, *size, channels).
+        scale, shift: float32 (B, channels).
+        clipped: to 0…1.
+    """
+    scale, shift = (x.view(len(x), *[1] * (raw.ndim - 2), -1) for x in (scale, shift))
+    image = raw.float().mul_(scale).add_(shift)
+    if clipped:
+        image.clamp_(0, 1)
+    return image.movedim(-1, 1)
+
+
 def frame_of(shape: Sequence[int], spacing: Sequence[float] | None, data: Data) -> tuple[int, ...] | None:
     """The size at which a network sees an image.
 
@@ -230,7 +249,7 @@ def frame_of(shape: Sequence[int], spacing: Sequence[float] | None, data: Data) 
     Raises:
         InputError: ``data.spacing`` is asked of an image whose own is not known.
     """
-    data.require_dims(len(shape))
+    data.require_dims(len(shape), ("size", "spacing"))
     if data.spacing is None:
         return data.size
     if spacing is None:

@@ -12,15 +12,14 @@ import zarr
 from numpy.typing import NDArray
 
 from engine.data.axes import Arrangement, arrange
+from engine.data.boxes import Box
 from engine.data.decode import probe
-from engine.data.raster import Source
+from engine.data.raster import Raster, Source
 from engine.data.zarrs import open_zarr
 from engine.errors import InputError
 
 PLAIN = (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR)
 """Meanings of a TIFF's values that decoding gives as they are."""
-Box = tuple[slice, ...]
-"""A slice with start and stop along each axis of S."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,11 @@ class Stored:
     read: Callable[[Box], NDArray[Any]]
     spacing: tuple[float, ...] | None
 
+    def raster(self, box: Box) -> Raster:
+        """A box as :func:`engine.data.decode.decode` would give it of the whole: one channel has no axis."""
+        pixels = self.read(box)
+        return Raster(pixels[..., 0] if pixels.shape[-1] == 1 else pixels, dims=len(box))
+
 
 def open_stored(path: Path, axes: str | None = None) -> Stored | None:
     """Open a zarr array, an OME-Zarr image (its highest resolution) or a tiled TIFF; None for any other file.
@@ -61,6 +65,22 @@ def open_stored(path: Path, axes: str | None = None) -> Stored | None:
     if path.suffix.lower() in (".tif", ".tiff"):
         return _tiff(path, axes)
     return None
+
+
+def require_stored(source: Source) -> Stored:
+    """A file of which only boxes are read.
+
+    Raises:
+        InputError: it is unreadable, or must be read whole.
+    """
+    stored = open_stored(source.path, source.axes)
+    if stored is None:
+        probe(source)  # says what is wrong with the file, if something is
+        raise InputError(
+            f"data.cache is none, but {source.path} can only be read whole: zarr, OME-Zarr or a tiled TIFF, "
+            "or data.cache = disk, would work."
+        )
+    return stored
 
 
 def _of_array(

@@ -7,6 +7,7 @@ A strategy is told of every batch (`target`, `loss`, `count`, `record`) and of e
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import isnan, nan
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -55,14 +56,16 @@ class NoModulation:
         classes: C.
         device: where masks and counts are kept.
         revisits: whether an image can be visited more than once in an epoch (crops).
+        folder: where masks are kept in files, None for memory; see :class:`engine.bits.PackedMasks`.
     """
 
     records = False
     """Whether misses are to be recorded."""
 
     def __init__(
-        self, *, epochs: int, shapes: Tensor, classes: int, device: torch.device, revisits: bool = False
-    ) -> None:
+        self, *, epochs: int, shapes: Tensor, classes: int, device: torch.device, revisits: bool = False,
+        folder: Path | None = None,
+    ) -> None:  # fmt: skip
         self.epochs, self.classes, self.device = epochs, classes, device
         self.warmup, self.queue = 0, QUEUE
         self.epoch = 0
@@ -126,8 +129,13 @@ class NoModulation:
         """All that the next epoch depends on, for a checkpoint: masks themselves, not copies."""
         return {"recalls": list(self.recalls), "slopes": list(self.slopes)}
 
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes of the files that masks are kept in, at their largest."""
+        return 0
+
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from :meth:`state`, whose masks are taken over, not copied."""
+        """Go on from :meth:`state`, whose masks are taken over, not copied, but for those kept in files."""
         self.recalls, self.slopes = list(state["recalls"]), list(state["slopes"])
 
 
@@ -141,12 +149,14 @@ class _Modulated(NoModulation):
 
     def __init__(
         self, *, epochs: int, shapes: Tensor, classes: int, device: torch.device, revisits: bool = False,
-        warmup: float, radius: int, threshold: float, source: str,
+        folder: Path | None = None, warmup: float, radius: int, threshold: float, source: str,
     ) -> None:  # fmt: skip
-        super().__init__(epochs=epochs, shapes=shapes, classes=classes, device=device, revisits=revisits)
+        super().__init__(
+            epochs=epochs, shapes=shapes, classes=classes, device=device, revisits=revisits, folder=folder
+        )
         self.warmup = warmup_epochs(epochs, warmup)
         self.radius = radius
-        self.observed = PackedMasks(shapes, classes, device)
+        self.observed = PackedMasks(shapes, classes, device, folder=folder)
         self.in_force = self.observed
 
     def _grow(self, window: Window, truth: Tensor, valid: Tensor | None) -> Tensor:
@@ -158,6 +168,11 @@ class _Modulated(NoModulation):
 
     def record(self, window: Window, misses: Tensor) -> None:
         self.observed.write(window, misses)
+
+    @property
+    def disk_bytes(self) -> int:
+        kept = (self.observed,) if self.in_force is self.observed else (self.observed, self.in_force)
+        return sum(masks.disk_bytes for masks in kept)
 
     def state(self) -> dict[str, Any]:
         return {**super().state(), "observed": self.observed.bits}
