@@ -20,8 +20,10 @@ BACKGROUND, IGNORED = 0, 255
 UNNAMED = 254
 """Marks, while a mask is mapped, values that no class names."""
 MOST_CLASSES = 253
-BAND = 1 << 22
+BAND = 1 << 20
 """Values of a mask that are looked at at once."""
+MOST_COUNTED = 1 << 16
+"""Range of values up to which they are counted and not sorted."""
 NEARLY_WHOLE = 1e-4
 """Whole numbers that a file stored as fractions of its range come back this near."""
 MOST_INFERRED = 32
@@ -175,8 +177,12 @@ def _unique(mask: Raster, colored: bool, file: str) -> list[int]:
     found: set[int] = set()
     for _, part in _bands(mask):
         band = codes(part, colored, file)
-        few = band.dtype == np.uint8  # counting is much faster than sorting
-        found.update(map(int, np.flatnonzero(np.bincount(band.ravel())) if few else np.unique(band)))
+        low, high = int(band.min()), int(band.max())
+        if high - low < MOST_COUNTED:  # counting is much faster than sorting
+            counts = np.bincount((band.astype(np.int64) - low).ravel())
+            found.update((np.flatnonzero(counts) + low).tolist())
+        else:
+            found.update(np.unique(band).tolist())
     return sorted(found)
 
 

@@ -207,12 +207,10 @@ def _fields(path: Path) -> dict[str, str]:
     with path.open("rb") as file:
         text = file.read(1 << 16).decode("latin-1")
     fields: dict[str, str] = {}
-    for line in text.splitlines()[: 1 if not text else None]:
-        if not line.strip():  # an NRRD's header ends here
-            break
+    for line in text.splitlines():
         name, _, value = re.sub(r"\s*(:=?|=)\s*", "\0", line, count=1).partition("\0")
         fields[name.strip().lower()] = value.strip()
-        if fields and name.strip().lower() == "elementdatafile":
+        if not line.strip() or "elementdatafile" in fields:  # NRRD's header ends with an empty line, MHA's so
             break
     return fields
 
