@@ -1,11 +1,14 @@
-"""The planes of an open image, put where another process can read them. No Qt, and no napari before a layer.
+"""The planes or volumes of an open image, put where another process can read them.
+
+No Qt, and no napari before a layer.
 
 An image may be larger than memory: no more than a band of its rows is held at once.
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,8 @@ import zarr
 from numpy.typing import DTypeLike, NDArray
 from zarr.storage import LocalStore
 
+from engine.data.stacks import length_unit
+from engine.data.zarrs import open_zarr
 from engine.disk import is_disk_full
 from engine.errors import InputError
 from napari_smm.annotation import Plane
@@ -23,6 +28,10 @@ BAND_BYTES = 2**24
 """Rows are read so many bytes at a time, or as many as are stored together where those are more."""
 CHUNK = (256, 1024)
 """Height and width, in pixels, of what is written in one piece."""
+VOLUME_CHUNK = (32, 128, 256)
+"""The same of a volume."""
+KEPT_METADATA = ("affine", "file")
+"""Of a layer that was read from a file with a place in the world, see :mod:`napari_smm.reader`."""
 
 Report = Callable[[int, int], None]
 """Is told how many rows are done, and of how many. What it raises ends the writing."""
@@ -30,15 +39,17 @@ Report = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class PlaneSource:
-    """An image of which some planes are to be predicted.
+    """An image of which some planes are to be predicted, or volumes, which count as planes here.
 
     Attributes:
-        image: array of numpy, dask, zarr or anything else with shape, dtype and indices: (*leading, H, W),
+        image: array of numpy, dask, zarr or anything else with shape, dtype and indices: (*leading, *S),
             and 3 or 4 colours behind if rgb; full resolution; whole or floating numbers.
         rgb: whether the last axis is colour.
         name: of the layer.
         planes: indices among the leading axes: all of them, or one.
         transform: of the layer.
+        dims: axes of S: 2, or 3 where volumes are predicted.
+        metadata: of the layer, as far as results need it.
     """
 
     image: Any
@@ -46,6 +57,8 @@ class PlaneSource:
     name: str
     planes: tuple[Plane, ...]
     transform: Transform
+    dims: int = 2
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raise InputError for what cannot be predicted, as far as shows without reading it."""
@@ -64,6 +77,11 @@ class PlaneSource:
             raise InputError(
                 f"the image {self.name!r} has shape {shape}: at least a pixel in height and width is needed."
             )
+        if len(shape) - self.rgb < self.dims:
+            raise InputError(
+                f"the image {self.name!r} is 2D, of shape {shape}, and the run was trained on volumes: a "
+                "layer with an axis of depth, or a run that was trained on images, would work."
+            )
         if self.rgb and shape[-1] not in (3, 4):
             raise InputError(
                 f"the RGB image {self.name!r} has {shape[-1]} colours: 3, or 4 with alpha, would work."
@@ -76,8 +94,28 @@ class PlaneSource:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(*leading, H, W)."""
+        """(*leading, *S)."""
         return tuple(map(int, self.image.shape[:-1] if self.rgb else self.image.shape))
+
+    @property
+    def leading(self) -> tuple[int, ...]:
+        """Lengths of the axes in front of S."""
+        return self.shape[: -self.dims]
+
+    @property
+    def spatial(self) -> tuple[int, ...]:
+        """S."""
+        return self.shape[-self.dims :]
+
+    @property
+    def part(self) -> str:
+        """What is predicted at a time: a plane, or a volume."""
+        return "plane" if self.dims == 2 else "volume"
+
+    @property
+    def spacing(self) -> tuple[float, ...] | None:
+        """mm between pixels along each axis of S, by the layer's transform; None without lengths as units."""
+        return spacing_of(self.transform, self.dims)
 
     @property
     def channels(self) -> int:
@@ -90,15 +128,24 @@ class PlaneSource:
         return self.rgb and int(self.image.shape[-1]) == 4
 
 
-def plane_source(layer: Any, plane: Plane | None = None) -> PlaneSource:
+def spacing_of(transform: Transform, dims: int) -> tuple[float, ...] | None:
+    """mm between pixels along the last axes of a layer; None where their units are no lengths."""
+    units = [length_unit(name) for name in transform.units[-dims:]]
+    steps = np.linalg.norm(transform.matrix[:-1, :-1], axis=0)[-dims:]
+    found = [float(step) * unit for step, unit in zip(steps, units, strict=True) if unit is not None]
+    return tuple(found) if len(found) == dims else None
+
+
+def plane_source(layer: Any, plane: Plane | None = None, dims: int = 2) -> PlaneSource:
     """What of an Image layer is to be predicted.
 
     Args:
         layer: napari's Image layer, of any number of axes, perhaps multiscale.
         plane: index of the one plane among the leading axes; all planes if None.
+        dims: 2 for planes, 3 for volumes.
 
     Raises:
-        InputError: no Image layer, or one whose values or shape cannot be predicted.
+        InputError: no Image layer, one of fewer axes, or one whose values or shape cannot be predicted.
     """
     from napari.layers import Image
 
@@ -110,27 +157,34 @@ def plane_source(layer: Any, plane: Plane | None = None) -> PlaneSource:
         )
     image = layer.data[0] if layer.multiscale else layer.data
     rgb = bool(layer.rgb)
-    leading = tuple(map(int, image.shape[: -3 if rgb else -2]))
+    leading = tuple(map(int, image.shape[: -dims - rgb]))
     return PlaneSource(
         image=image,
         rgb=rgb,
         name=str(layer.name),
         planes=tuple(np.ndindex(*leading)) if plane is None else (plane,),
         transform=Transform.of_layer(layer),
+        dims=dims,
+        metadata={name: layer.metadata[name] for name in KEPT_METADATA if name in layer.metadata},
     )
 
 
-def plane_in_view(layer: Any, viewer: Any) -> Plane:
+def plane_in_view(layer: Any, viewer: Any, spatial: int = 2) -> Plane:
     """Index, among a layer's leading axes, of the plane that a viewer shows.
+
+    Args:
+        layer: of any number of axes.
+        viewer: that shows it.
+        spatial: 2 for planes, 3 for volumes, of which it may show a slice along any axis.
 
     Raises:
         InputError: the viewer shows other axes than the last two, or no plane of the layer.
     """
-    leading = layer.ndim - 2
+    leading = layer.ndim - spatial
     if leading <= 0:
         return ()
     dims = viewer.dims
-    if tuple(dims.displayed) != (dims.ndim - 2, dims.ndim - 1):
+    if spatial == 2 and tuple(dims.displayed) != (dims.ndim - 2, dims.ndim - 1):
         raise InputError(
             f"the viewer shows no plane of {layer.name!r} along its last two axes: the 2D view with the axes "
             "in their own order, or all planes, would work."
@@ -148,17 +202,37 @@ def plane_in_view(layer: Any, viewer: Any) -> Plane:
 
 
 def stored_plane(source: PlaneSource) -> Path | None:
-    """The folder of the zarr array that is the image already, so that nothing has to be written."""
+    """The folder of the zarr array that is the image already, so that nothing has to be written.
+
+    Of a volume the folder has to name the axes, and to say as much of spacing as the layer does.
+    """
     array = source.image
     if not isinstance(array, zarr.Array) or not isinstance(array.store, LocalStore):
         return None
-    if source.shape[:-2] or source.alpha:
+    if source.leading or source.alpha:
         return None
-    return (Path(array.store.root) / array.path).absolute()
+    path = (Path(array.store.root) / array.path).absolute()
+    return path if source.dims == 2 else _stored_volume(source, path)
+
+
+def _stored_volume(source: PlaneSource, path: Path) -> Path | None:
+    """The OME-Zarr image whose highest resolution the array in a folder is, or else that array."""
+    for folder in (path.parent, path):
+        try:
+            stored = open_zarr(folder)
+        except InputError:
+            continue
+        sizes = stored.sizes[: source.dims]
+        known = None if None in sizes else tuple(map(float, sizes))  # type: ignore[arg-type]
+        same = (known is None) == (source.spacing is None) and np.allclose(known or 0, source.spacing or 0)
+        ours = (Path(stored.array.store.root) / stored.array.path).absolute() == path
+        if ours and same and stored.axes == "zyxc"[: source.image.ndim]:
+            return folder
+    return None
 
 
 def write_plane(source: PlaneSource, plane: Plane, folder: Path, report: Report) -> None:
-    """Write a plane as a zarr array (H, W) or (H, W, 3), band by band.
+    """Write a plane as a zarr array (H, W) or (H, W, 3), or a volume as an OME-Zarr image, band by band.
 
     Whole numbers stay what they are, floating ones become float32. Alpha is left out.
 
@@ -171,14 +245,24 @@ def write_plane(source: PlaneSource, plane: Plane, folder: Path, report: Report)
     Raises:
         InputError: the image cannot be read, or the disk is full.
     """
-    height, width = source.shape[-2:]
-    shape = (height, width, 3) if source.rgb else (height, width)
+    height, *rest = source.spatial
+    shape = (*source.spatial, 3) if source.rgb else source.spatial
     dtype = _stored_type(source.image.dtype)
-    chunks = (min(CHUNK[0], height), min(CHUNK[1], width), 3)[: len(shape)]
+    longest = CHUNK if source.dims == 2 else VOLUME_CHUNK
+    chunks = (*map(min, longest, source.spatial), 3)[: len(shape)]
+    if source.dims == 3:
+        zarr.create_group(folder, zarr_format=3, attributes={"ome": _ome(source)})
     # It is read once and thrown away: packing it would take longer than writing it.
-    array = zarr.create_array(store=folder, shape=shape, chunks=chunks, dtype=dtype, compressors=None)
+    array = zarr.create_array(
+        store=folder if source.dims == 2 else folder / "0",
+        shape=shape,
+        chunks=chunks,
+        dtype=dtype,
+        compressors=None,
+    )
     report(0, height)
-    for first, last in row_bands(height, width * source.channels * dtype.itemsize, _together(source, plane)):
+    row = math.prod(rest) * source.channels * dtype.itemsize
+    for first, last in row_bands(height, row, _together(source, plane)):
         band = _read(source, plane, first, last)
         try:
             with np.errstate(over="ignore"):  # what becomes infinite is refused by the engine
@@ -190,6 +274,19 @@ def write_plane(source: PlaneSource, plane: Plane, folder: Path, report: Report)
                 "with more room there it would work."
             ) from error
         report(last, height)
+
+
+def _ome(source: PlaneSource) -> dict[str, Any]:
+    """What OME-Zarr 0.5 says of a volume: which axis is which, and mm, so that no length is guessed at."""
+    spacing = source.spacing
+    unit = {} if spacing is None else {"unit": "millimeter"}
+    axes: list[dict[str, str]] = [{"name": letter, "type": "space", **unit} for letter in "zyx"]
+    scale = [*(spacing or (1.0, 1.0, 1.0))]
+    if source.rgb:
+        axes.append({"name": "c", "type": "channel"})
+        scale.append(1.0)
+    level = {"path": "0", "coordinateTransformations": [{"type": "scale", "scale": scale}]}
+    return {"version": "0.5", "multiscales": [{"axes": axes, "datasets": [level]}]}
 
 
 def row_bands(height: int, row_bytes: int, together: Sequence[int]) -> Iterator[tuple[int, int]]:

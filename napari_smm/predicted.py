@@ -1,6 +1,7 @@
 """What a prediction gave: arrays on disk or in memory, and the layers that show them. No Qt, no napari."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,10 +31,11 @@ LEAST = 128
 
 @dataclass(frozen=True)
 class PredictedPlane:
-    """The probabilities of one plane.
+    """The probabilities of one plane or volume.
 
     Attributes:
-        levels: zarr or numpy arrays float32 (C, H, W), in [0, 1], each of half the size of the one before.
+        levels: zarr or numpy arrays float32 (C, *S), in [0, 1], each of half the size of the one before,
+            but of a volume along its long axes only.
         classes: names of the C foreground classes.
         run: the run directory.
         checkpoint: the file's name.
@@ -56,7 +58,7 @@ class PredictedPlane:
 
 @dataclass(frozen=True)
 class PredictedArrays:
-    """The probabilities of an image's planes.
+    """The probabilities of an image's planes or volumes.
 
     Attributes:
         planes: by their indices among the image's leading axes.
@@ -101,31 +103,31 @@ class PredictedArrays:
             cls: number of the class, 0 … C - 1.
 
         Returns:
-            Arrays float32 (*leading, H, W), each of half the size of the one before; leading axes are
+            Arrays float32 (*leading, *S), each of half the size of the one before; leading axes are
             those of the image where all its planes were predicted, else of length 1.
         """
         return [self._level(cls, number) for number in range(len(self.first.levels))]
 
     def _level(self, cls: int, number: int) -> Any:
-        lengths = self.source.shape[:-2] if self.whole else (1,) * (len(self.source.shape) - 2)
+        lengths = self.source.leading if self.whole else (1,) * len(self.source.leading)
         if not lengths and isinstance(self.first.levels[number], np.ndarray):
             return self.first.levels[number][cls]
 
         def frame(index: tuple[int, ...]) -> Any:
             plane = index if self.whole else self.source.planes[0]
-            return _OneClass(self.planes[plane].levels[number], cls)
+            return OneClass(self.planes[plane].levels[number], cls)
 
         return LazyStack(frame, lengths, self.first.levels[number].shape[1:], np.float32)
 
     @property
     def whole(self) -> bool:
-        """Whether these are all planes of the image."""
-        return len(self.planes) == int(np.prod(self.source.shape[:-2]))
+        """Whether these are all planes or volumes of the image."""
+        return len(self.planes) == math.prod(self.source.leading)
 
 
 @dataclass(frozen=True)
-class _OneClass:
-    """A class of an array (C, H, W), read no further than it is indexed."""
+class OneClass:
+    """A class of an array (C, *S), read no further than it is indexed."""
 
     array: Any
     cls: int
@@ -183,7 +185,8 @@ def _at_hand(arrays: "Sequence[zarr.Array[Any]]", room: int) -> tuple[Any, ...]:
     if len(arrays) == 1 and arrays[0].nbytes <= room:
         return (np.asarray(arrays[0][:]),)
     levels: list[Any] = list(arrays)
-    if max(arrays[-1].shape[1:]) <= SMALLEST:
+    # The engine's own copies of volumes are small enough for graphics cards.
+    if max(arrays[-1].shape[1:]) <= SMALLEST or arrays[-1].ndim > 3:
         return tuple(levels)
     last = np.asarray(arrays[-1][:])
     if last.nbytes <= room:
@@ -231,10 +234,11 @@ def layers(found: PredictedArrays, run: Path) -> list[LayerArguments]:
             "path": found.first.path,
             "split": found.split,
             "folder": str(found.folder),
+            "dims": found.source.dims,
         }
         arguments = {
             "name": f"probability · {found.source.name}{f' · {name}' if several else ''}",
-            "metadata": {MARK: meaning},
+            "metadata": {**found.source.metadata, MARK: meaning},
             "rgb": False,
             "multiscale": multiscale,
             "contrast_limits": (0.0, 1.0),
@@ -242,6 +246,7 @@ def layers(found: PredictedArrays, run: Path) -> list[LayerArguments]:
             "blending": "translucent",
             "opacity": 0.7,
             "interpolation2d": "nearest",
+            "rendering": "mip",
             "visible": cls == 0,
             **place(found),
         }
@@ -252,7 +257,8 @@ def layers(found: PredictedArrays, run: Path) -> list[LayerArguments]:
 def place(found: PredictedArrays) -> dict[str, Any]:
     """Transform arguments by which a prediction lies on its image."""
     way = found.source.transform
-    origin = (0,) * way.ndim if found.whole else (*found.source.planes[0], 0, 0)
+    first = () if found.whole else found.source.planes[0]
+    origin = (*first, *(0,) * (way.ndim - len(first)))
     behind_epoch = derived_transform(way, origin=origin, scale_factor=(1,) * way.ndim)
     return {name: _without_first(value) for name, value in behind_epoch.items()}
 

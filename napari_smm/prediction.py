@@ -4,6 +4,7 @@ Unlike a training run it belongs to the window that started it, and ends with it
 """
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -52,7 +53,8 @@ class PredictionState:
         done, total: rows of the image while it is read; tiles of all planes while it runs; total is 0
             where it is not known.
         message: why it failed, in a sentence; else "".
-        plane, planes: number of the plane that it is at, from 1, and of all.
+        plane, planes: number of the plane or volume that it is at, from 1, and of all.
+        part: what those are: "plane" or "volume".
         seconds_left: to the last tile; None where it cannot be said.
     """
 
@@ -62,6 +64,7 @@ class PredictionState:
     message: str = ""
     plane: int = 1
     planes: int = 1
+    part: str = "plane"
     seconds_left: float | None = None
 
     @property
@@ -96,7 +99,7 @@ class Prediction:
         """Begin at once."""
         self.run, self.source, self.out = run, source, out
         self._checkpoint = checkpoint
-        self._state = PredictionState("reading", planes=len(source.planes))
+        self._state = PredictionState("reading", planes=len(source.planes), part=source.part)
         self._result: PredictedArrays | None = None
         self._process = _Process()
         self._tiling: float | None = None
@@ -337,7 +340,7 @@ def display(state: PredictionState | None) -> Display:
     words = {"reading": "Reading the image…", "starting": "Starting…"}.get(state.state, "▶ Predicting…")
     if state.state == "running":
         tile = f"tile {min(state.done + 1, state.total)} of {state.total}"
-        words = f"{words} · {f'plane {state.plane} of {state.planes}' if state.planes > 1 else tile}"
+        words = f"{words} · {f'{state.part} {state.plane} of {state.planes}' if state.planes > 1 else tile}"
     left = "" if state.seconds_left is None else f"{duration(state.seconds_left)} left"
     return Display(words, done=state.share, time_left=left, can_start=False, can_stop=True)
 
@@ -360,15 +363,14 @@ def new_folder(source: PlaneSource) -> Path:
 
 def folder_name(source: PlaneSource, plane: Plane) -> str:
     """Name of a plane's folder, which sorts as the planes do."""
-    widths = [len(str(length - 1)) for length in source.shape[:-2]]
-    return "_".join(["plane", *(f"{at:0{width}d}" for at, width in zip(plane, widths, strict=True))])
+    widths = [len(str(length - 1)) for length in source.leading]
+    return "_".join([source.part, *(f"{at:0{width}d}" for at, width in zip(plane, widths, strict=True))])
 
 
 def batch_size(source: PlaneSource) -> int:
     """Planes whose copies are on the disk at once."""
-    height, width = source.shape[-2:]
     pixel = source.channels * min(int(np.dtype(source.image.dtype).itemsize), 4)
-    return min(MOST_PLANES, max(1, BATCH_BYTES // (height * width * pixel)))
+    return min(MOST_PLANES, max(1, BATCH_BYTES // (math.prod(source.spatial) * pixel)))
 
 
 def epitaph(code: int | None, log: list[str]) -> str:

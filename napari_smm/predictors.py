@@ -21,12 +21,14 @@ class RunChoice:
         words: what a list says of it.
         checkpoints: those that it has, best first; at least one.
         channels: of the images that it was trained on.
+        dims: 2 if they were images, 3 if volumes.
     """
 
     path: Path
     words: str
     checkpoints: tuple[str, ...]
     channels: int
+    dims: int = 2
 
 
 def offered_runs(watched: Path | None = None) -> list[RunChoice]:
@@ -42,7 +44,9 @@ def offered_runs(watched: Path | None = None) -> list[RunChoice]:
         if entry.status is None or not found:
             continue
         words = f"{SYMBOLS[entry.status]} {entry.name} · epoch {entry.epoch} of {entry.epochs}"
-        choices.append(RunChoice(entry.path, words, tuple(found), run_channels(entry.path)))
+        choices.append(
+            RunChoice(entry.path, words, tuple(found), run_channels(entry.path), run_dims(entry.path))
+        )
     return choices
 
 
@@ -53,6 +57,12 @@ def require_fitting(run: Path, source: PlaneSource, checkpoint: str | None = Non
         raise InputError(
             f"the run {run.name} has no checkpoint{f' {checkpoint}' if found else ' yet'}: "
             f"{' or '.join(found) if found else 'a run that has trained for an epoch'} would work."
+        )
+    if run_dims(run) != source.dims:
+        kinds = {2: "images", 3: "volumes"}
+        raise InputError(
+            f"the run {run.name} was trained on {kinds[run_dims(run)]}, and {source.name!r} was to be "
+            f"predicted as {kinds[source.dims]}: choosing the run anew would work."
         )
     if channels != source.channels and {channels, source.channels} != {1, 3}:
         raise InputError(
@@ -72,6 +82,11 @@ def note(channels: int, source: PlaneSource) -> str:
     if channels == 1 and source.channels == 3:
         parts.append("The run was trained on gray images: it sees the luminance of the image.")
     return " ".join(parts)
+
+
+def run_dims(run: Path) -> int:
+    """Axes of space of a run's images: 2, or 3 of volumes. Raises InputError if it is no run."""
+    return int(RunReader(run).info()["dataset"].get("dims", 2))
 
 
 def checkpoints(run: Path) -> list[str]:

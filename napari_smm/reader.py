@@ -1,4 +1,4 @@
-"""Opens a run directory as layers, or has the open workbench watch it."""
+"""Opens a run directory as layers, or has the open workbench watch it; opens volumes and predictions."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import InputError
+from napari_smm import files
 
 LayerData = tuple[Any, ...]
 """napari's (data, arguments, kind), or (None,) where a path was opened that gives no layer."""
@@ -15,9 +16,22 @@ SIGNS = ("run.json", "events.jsonl")
 
 
 def get_reader(path: str | Sequence[str]) -> Callable[[str | Sequence[str]], list[LayerData]] | None:
-    """:func:`read_run` for one run directory, None for anything else."""
+    """:func:`read_run` for one run directory, :func:`read_files` for what that reads, else None."""
     root = _only(path)
-    return read_run if root is not None and all((root / name).is_file() for name in SIGNS) else None
+    if root is not None and all((root / name).is_file() for name in SIGNS):
+        return read_run
+    paths = [Path(each) for each in ([path] if isinstance(path, str | Path) else path)]
+    return read_files if paths and all(files.kind_of(each) for each in paths) else None
+
+
+def read_files(path: str | Sequence[str]) -> list[LayerData]:
+    """The layers of volumes, OME-Zarr images and predictions, see :func:`napari_smm.files.read`.
+
+    Raises:
+        InputError: one cannot be read.
+    """
+    paths = [path] if isinstance(path, str | Path) else path
+    return [layer for each in paths for layer in files.read(Path(each).expanduser().absolute())]
 
 
 def read_run(path: str | Sequence[str]) -> list[LayerData]:

@@ -267,7 +267,12 @@ class PredictPanel(Dock):
     def _source(self) -> PlaneSource:
         layer = self.image.layer()
         one = self.planes.currentData() == "view" and layer is not None
-        return plane_source(layer, plane_in_view(layer, self.viewer) if one else None)
+        dims = self._dims()
+        return plane_source(layer, plane_in_view(layer, self.viewer, dims) if one else None, dims)
+
+    def _dims(self) -> int:
+        choice = self._choice()
+        return 2 if choice is None else choice.dims
 
     def _on_run(self, index: int = 0) -> None:
         choice = self._choice()
@@ -279,19 +284,22 @@ class PredictPanel(Dock):
         self.checkpoint.setEnabled(choice is not None)
         self.run.setToolTip(str(choice.path) if choice else "")
         _complain(self.run_error, "")
-        self._check_image()
+        self._on_image()
 
     def _on_image(self, layer: Any = None) -> None:
         layer = self.image.layer()
-        count = _plane_count(layer)
+        dims = self._dims()
+        count = _part_count(layer, dims)
+        words = "plane" if dims == 2 else "volume"
         self.planes.blockSignals(True)
         kept = self.planes.currentData() or "view"
         self.planes.clear()
-        self.planes.addItem("the plane in view", "view")
+        self.planes.addItem(f"the {words} in view", "view")
         self.planes.addItem(f"all {count}", "all")
         self.planes.setCurrentIndex(self.planes.findData(kept))
         self.planes.blockSignals(False)
         self.planes.setVisible(count > 1)
+        self._planes_label.setText(f"{words.capitalize()}s")
         self._planes_label.setVisible(count > 1)
         self._check_image()
 
@@ -301,7 +309,8 @@ class PredictPanel(Dock):
         words = problem = ""
         if layer is not None:
             try:
-                source = plane_source(layer, (0,) * (layer.ndim - 2))
+                dims = self._dims()
+                source = plane_source(layer, (0,) * (layer.ndim - dims), dims)
                 words = note(choice.channels, source) if choice else ""
             except InputError as error:
                 problem = str(error)
@@ -445,11 +454,12 @@ def _offered(layer: Any) -> bool:
     return type(layer).__name__ == "Image" and not derived
 
 
-def _plane_count(layer: Any) -> int:
+def _part_count(layer: Any, dims: int) -> int:
+    """Planes of a layer, or volumes."""
     if layer is None:
         return 1
     shape = layer.data[0].shape if layer.multiscale else layer.data.shape
-    return math.prod(map(int, shape[: layer.ndim - 2]))
+    return math.prod(map(int, shape[: max(0, layer.ndim - dims)]))
 
 
 def _complain(label: QLabel, sentence: str) -> None:

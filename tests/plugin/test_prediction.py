@@ -308,7 +308,7 @@ def test_what_the_engine_refuses_is_said_in_its_words(gray_run: Path) -> None:
     image[3, 4] = np.nan
     state = ended(start(gray_run, source_of(image)))
     assert state.state == "failed"
-    assert state.message.startswith("the image 'mine' (rows 0 to")
+    assert state.message.startswith("the image 'mine' (pixels 0 to")
     assert "NaN" in state.message
 
 
