@@ -145,6 +145,12 @@ def of_folder(trained: Trained, folder: Path, layout: str | None, group: str | N
         dataset = opened(trained, {name: value for name, value in given.items() if value is not None})
     except InputError as error:
         raise InputError(_by_flags(str(error), given, trained.config.data.group)) from error
+    if dataset.dims != trained.dims:
+        kinds = {2: "2D images", 3: "volumes"}
+        raise InputError(
+            f"{folder} holds {kinds[dataset.dims]}, and the run {trained.root} was trained on "
+            f"{kinds[trained.dims]}: a folder of those would work."
+        )
     if dataset.classes.names != trained.classes:
         raise InputError(
             f"the masks in {folder} have the classes {', '.join(dataset.classes.names)}, and the run "

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy import ndimage
+from support import write_pair
 from volumes import SHAPE, blobs, volume_settings, write_nifti, write_volumes
 
-from engine import evaluate, predict, report, train
+from engine import calibrate, decision, evaluate, predict, report, train
 from engine.errors import InputError
 from engine.record import RunReader
 from engine.trained import Trained
@@ -116,6 +117,43 @@ def test_channels_in_files_of_their_own(tmp_path: Path) -> None:
         InputError, match=r"has 1 channel, .* volumes of 2 channels: .*NAME_0000.nii.gz,NAME_0001"
     ):
         predict.main([str(run), str(folder / "b04_0000.nii.gz"), "--out", str(tmp_path / "p")])
+
+
+def test_images_do_not_calibrate_a_run_of_volumes(scored3d: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        pixels = rng.integers(0, 255, (20, 24), np.uint8)
+        write_pair(tmp_path / "flat", f"x{number}", pixels, pixels % 3)
+    rule = ["--rule=cls", "--epsilon=0.3", "--alpha=0.5"]
+    with pytest.raises(
+        InputError, match=r"flat holds 2D images, and the run .* was trained on volumes: a folder"
+    ):
+        calibrate.main([str(scored3d), *rule, "--data", str(tmp_path / "flat")])
+    assert not (scored3d / "thresholds.json").exists()
+
+
+def test_a_calibrated_run_gives_each_class_a_mask(finished3d: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(finished3d, tmp_path / "run"))
+    for number in range(2):
+        image, labels = blobs(700 + number)
+        write_nifti(tmp_path / "more" / "images" / f"m{number}.nii.gz", image)
+        write_nifti(tmp_path / "more" / "masks" / f"m{number}.nii.gz", labels)
+    more, scan = str(tmp_path / "more"), str(tmp_path / "more" / "images" / "m0.nii.gz")
+    rule = ["--rule=cls", "--epsilon=0.3", "--alpha=0.5", "--no-figures"]
+    assert calibrate.main([str(run), *rule, "--data", more]) == 0
+    assert predict.main([str(run), scan, "--threshold=cls", "--out", str(tmp_path / "p")]) == 0
+    saved = json.loads((run / "thresholds.json").read_text("utf-8"))
+    assert "cls" in json.dumps(saved)
+    trained = Trained.open(run, device="cpu")
+    p = np.moveaxis(in_order(tmp_path / "p" / "m0_probability.nii.gz"), -1, 0)
+    thresholds = decision.decide(trained, "cls").threshold
+    for place, (name, mask) in enumerate(zip(trained.classes, trained.masks(p, thresholds), strict=True)):
+        made = in_order(tmp_path / "p" / f"m0_mask_{name}.nii.gz")
+        np.testing.assert_array_equal(made, mask)
+        truth = blobs(700)[1] == place + 1
+        assert made.dtype == np.uint8
+        # The smaller of two critical thresholds: at most ε of either volume is missed.
+        assert (truth & ~mask).sum() <= 0.3 * truth.sum()
 
 
 def refused(folder: Path, case: str) -> str:
