@@ -168,7 +168,9 @@ def given_values(group: str, spec: type[Spec]) -> st.SearchStrategy[dict[str, An
     keys = {
         key: st.just(inner.default)
         if key == "name"
-        else RULED.get((group, key), values(inner.annotation, inner.metadata))
+        else RULED[group, key]
+        if (group, key) in RULED
+        else values(inner.annotation, inner.metadata)
         for key, inner in spec.model_fields.items()
     }
     return st.fixed_dictionaries(keys).filter(holds)
