@@ -92,7 +92,8 @@ def measured(work: Callable[[], Any]) -> dict[str, float]:
 def network(dims: int, width: int, depth: int, tile: int) -> Trained:
     """An untrained U-Net as a run has it."""
     torch.manual_seed(0)
-    model = UNet(1, 1, base_width=width, depth=depth, spatial_dims=dims).eval()
+    norm = "batch" if depth > 1 else "none"
+    model = UNet(1, 1, base_width=width, depth=depth, norm=norm, spatial_dims=dims).eval()
     model = model.to(memory_format=torch.channels_last if dims == 2 else torch.channels_last_3d)  # type: ignore[call-overload]
     predictor = Predictor(model, "sigmoid", CPU, None, tile, OVERLAP)
     info = {"dataset": {"channels": 1, "dims": dims}}

@@ -251,7 +251,7 @@ def test_rows_of_blocks_come_one_after_the_other_and_no_tile_too_many(monkeypatc
     network.sizes.clear()
     blocks = predictor(network, 16).blocks(lambda box: image[(..., *box)], (100, 60))
     next(blocks)
-    assert len(network.sizes) == 2  # the first block is given before the first row of tiles is done
+    assert len(network.sizes) == 1  # a block is given as soon as no tile is to come that has a part of it
     blocks.close()
     assert network.training
 
