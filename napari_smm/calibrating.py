@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from engine import calibration
 from engine.calibration import Predicted
 from engine.errors import InputError
+from engine.record import RunReader
 from engine.thresholds import Curve, Lesions, gather, lesion_probabilities
 from engine.thresholds.curves import Histogram, Sorted
 from napari_smm import targets
@@ -292,7 +293,7 @@ def basis(images: Sequence[Annotated], found: Known) -> Basis:
     unit: Unit = "image"
     if together.grouped:
         unit = "group"
-    elif all(image.whole and image.candidate.stack for image in images):
+    elif all(image.whole and len(image.target.shape) > 2 for image in images):
         unit = "volume"
     reads = [found[image.key] for image in images]
     curves: tuple[tuple[Curve, ...], ...] = ()
@@ -421,10 +422,18 @@ def from_run(root: Path) -> Basis | None:
         curves=(),
         predicted=found.predicted,
         source=f"the images of {found.source}" if split == found.source else f"the run's {words} split",
-        unit="group" if found.unit == "group" else "image",
+        unit="group" if found.unit == "group" else "volume" if _dims(root) == 3 else "image",
         notes=found.notes,
         no_curves="a run keeps only what its calibration images show of lesions: open images would work.",
     )
+
+
+def _dims(root: Path) -> int:
+    """Axes of space of a run's images; 2 where the run does not say."""
+    try:
+        return int(RunReader(root).info()["dataset"].get("dims", 2))
+    except InputError:
+        return 2
 
 
 def classes_of(images: Sequence[Annotated]) -> tuple[str, ...]:
@@ -434,11 +443,12 @@ def classes_of(images: Sequence[Annotated]) -> tuple[str, ...]:
 
 
 def bands(plane: Index, shape: tuple[int, ...]) -> Iterator[tuple[Any, ...]]:
-    """Indices of bands of rows that cover a plane of an array (*leading, H, W)."""
-    height, width = shape[-2:]
+    """Indices of bands of rows that cover a plane or volume of an array (*leading, *S)."""
+    *leading, height, width = shape
     rows = max(ROWS, targets.BAND // width // ROWS * ROWS)
-    for first in range(0, height, rows):
-        yield (*plane, slice(first, min(first + rows, height)), slice(None))
+    for index in np.ndindex(*leading[len(plane) :]):
+        for first in range(0, height, rows):
+            yield (*plane, *index, slice(first, min(first + rows, height)), slice(None))
 
 
 def part(array: Any, key: tuple[Any, ...], name: str) -> NDArray[Any]:

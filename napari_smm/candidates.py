@@ -40,7 +40,8 @@ class Candidate:
             is none.
         sure: whether no other truth is as likely, and this one is not as likely another image's.
         classes: names of the classes, :data:`UNNAMED` where it is not known.
-        shape: (*leading, H, W), without a class axis.
+        shape: (*leading, *S), without a class axis.
+        dims: axes of S: 3 where volumes are known to be its images.
         brief: in a few words why it cannot be used, "" if it can.
         reason: the same in a sentence.
     """
@@ -51,6 +52,7 @@ class Candidate:
     sure: bool
     classes: tuple[str, ...]
     shape: tuple[int, ...]
+    dims: int = 2
     brief: str = ""
     reason: str = ""
 
@@ -85,8 +87,8 @@ class Candidate:
 
     @property
     def stack(self) -> bool:
-        """Whether it has planes."""
-        return len(self.shape) > 2
+        """Whether it has planes, or volumes."""
+        return len(self.shape) > self.dims
 
     @property
     def usable(self) -> bool:
@@ -199,6 +201,7 @@ def _candidate(layers: tuple[Any, ...], labels: Sequence[Any]) -> Candidate:
         sure=False,
         classes=tuple(name or UNNAMED for name in names),
         shape=target.shape,
+        dims=target.dims,
     )
     brief, reason = _obstacle(made, target, labels)
     return replace(made, brief=brief, reason=reason)

@@ -4,7 +4,7 @@ Whatever reads pixels here is meant for a thread of its own, and may end early o
 """
 
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from napari_smm import targets
 from napari_smm.annotation import safe_name
 from napari_smm.layers import MARK, LayerSpec, View, WatchedRun, in_place, outline_layer
 from napari_smm.lazy import LazyStack
-from napari_smm.masks import Labels, Mask, label_map, outline, save_masks
+from napari_smm.masks import Labels, Mask, Space, label_map, outline, save_masks
 from napari_smm.targets import Index, Target
 
 Ended = Callable[[], bool]
@@ -108,7 +108,8 @@ def counted(target: Target, cls: int, index: Index, ended: Ended) -> tuple[Curve
     """
     if pixels := _too_many(target):
         return (
-            f"a plane of {pixels:,} pixels is too large to be counted: up to {targets.MOST_PIXELS:,} work.",
+            f"a {target.part} of {pixels:,} pixels is too large to be counted: up to "
+            f"{targets.MOST_PIXELS:,} work.",
             0,
         )
     before = stamp(target, index, ended)
@@ -120,7 +121,7 @@ def stamp(target: Target, index: Index, ended: Ended) -> int:
     """A number that is another one if the truth of a plane is another; 0 without a truth."""
     if target.truth is None:
         return 0
-    labels = np.asarray(target.truth[(*index, slice(None), slice(None))])
+    labels = np.asarray(target.truth[(*index, *(slice(None),) * target.dims)])
     return zlib.crc32(np.ascontiguousarray(labels).data)
 
 
@@ -144,7 +145,7 @@ def counted_all(target: Target, cls: int, ended: Ended) -> tuple[Curve, ...]:
 
 
 def plane_labels(channels: Sequence[Channel], index: Index, thresholds: Sequence[float]) -> Labels:
-    """Labels uint8 (H, W) of a plane: 0 background, 1 … C.
+    """Labels uint8 (*S) of a plane or volume: 0 background, 1 … C.
 
     Args:
         channels: the C classes.
@@ -156,13 +157,14 @@ def plane_labels(channels: Sequence[Channel], index: Index, thresholds: Sequence
     """
     if pixels := _too_many(channels[0][0]):
         raise InputError(
-            f"a plane of {pixels:,} pixels is too large for a mask: up to {targets.MOST_PIXELS:,} would work."
+            f"a {channels[0][0].part} of {pixels:,} pixels is too large for a mask: up to "
+            f"{targets.MOST_PIXELS:,} would work."
         )
     return label_map(np.stack([targets.plane(target, cls, index)[0] for target, cls in channels]), thresholds)
 
 
 def plane_mask(channel: Channel, index: Index, threshold: float) -> Mask:
-    """Where a class passes in a plane, whatever other classes do: bool (H, W). Raises InputError."""
+    """Where a class passes in a plane or volume, whatever other classes do: bool (*S). Raises InputError."""
     target, cls = channel
     p = targets.plane(target, cls, index)[0]
     return np.asarray(p >= p.dtype.type(threshold))
@@ -171,7 +173,7 @@ def plane_mask(channel: Channel, index: Index, threshold: float) -> Mask:
 def kept_plane(
     channels: Sequence[Channel], index: Index, thresholds: Sequence[float], ended: Ended
 ) -> NDArray[np.uint8]:
-    """Labels of a plane as the data (*leading, H, W) of a layer, background in the other planes."""
+    """Labels of a plane or volume as the data (*leading, *S) of a layer, background in the others."""
     labels = plane_labels(channels, index, thresholds)
     whole = np.zeros(channels[0][0].shape, np.uint8)
     whole[index] = labels
@@ -181,7 +183,7 @@ def kept_plane(
 def plane_masks(
     name: str, channels: Sequence[Channel], thresholds: Sequence[float], own: Sequence[str] = ()
 ) -> Named:
-    """Masks of all planes, numbered where there are several.
+    """Masks of all planes or volumes, numbered where there are several.
 
     Args:
         name: of the image.
@@ -190,7 +192,7 @@ def plane_masks(
         own: names of the classes, if each is to have a mask of its own, too, bool.
     """
     target = channels[0][0]
-    widths = [len(str(length - 1)) for length in target.shape[:-2]]
+    widths = [len(str(length - 1)) for length in target.leading]
     named: Named = []
     for index in target.planes:
         numbers = [f"{at:0{width}d}" for at, width in zip(index, widths, strict=True)]
@@ -202,15 +204,14 @@ def plane_masks(
 
 
 def plane_outline(target: Target, cls: int, index: Index, threshold: float, ended: Ended) -> LazyStack:
-    """The outline of a plane, uint8 (*leading, H, W), nothing in the other planes. Raises InputError."""
+    """The outline of a plane or volume, uint8 (*leading, *S), nothing elsewhere. Raises InputError."""
     if pixels := _too_many(target):
         raise InputError(
-            f"a plane of {pixels:,} pixels is too large for an outline: up to {targets.MOST_PIXELS:,} work."
+            f"a {target.part} of {pixels:,} pixels is too large for an outline: up to "
+            f"{targets.MOST_PIXELS:,} work."
         )
     border = outline(targets.plane(target, cls, index)[0] >= np.float64(threshold))
-    return LazyStack(
-        lambda other: border if other == index else None, target.shape[:-2], border.shape, np.uint8
-    )
+    return LazyStack(lambda other: border if other == index else None, target.leading, border.shape, np.uint8)
 
 
 def taken(folder: Path, named: Named, ending: str, ended: Ended) -> list[Path]:
@@ -218,7 +219,22 @@ def taken(folder: Path, named: Named, ending: str, ended: Ended) -> list[Path]:
     return [path for name, _ in named if (path := folder / f"{name}{ending}").exists()]
 
 
-def save(folder: Path, named: Named, classes: int, ending: str, overwrite: bool, ended: Ended) -> list[Path]:
+def run_spaces(run: WatchedRun, named: Named) -> dict[str, Space]:
+    """Where the volumes or images lie that masks of :func:`run_masks` are of, by the masks' names."""
+    each = len(named) // max(1, len(run.items))
+    spaces = [Space(item.spacing, item.affine) for item in run.items for _ in range(each)]
+    return {name: space for (name, _), space in zip(named, spaces, strict=True)}
+
+
+def save(
+    folder: Path,
+    named: Named,
+    classes: int,
+    ending: str,
+    overwrite: bool,
+    spaces: Mapping[str, Space],
+    ended: Ended,
+) -> list[Path]:
     """Write masks as :func:`napari_smm.masks.save_masks`, until they are all there or nobody waits.
 
     Raises:
@@ -229,7 +245,9 @@ def save(folder: Path, named: Named, classes: int, ending: str, overwrite: bool,
         if ended():
             raise DroppedError
 
-    return save_masks(folder, named, classes, ending=ending, overwrite=overwrite, progress=progress)
+    return save_masks(
+        folder, named, classes, ending=ending, overwrite=overwrite, progress=progress, spaces=spaces
+    )
 
 
 def class_layers(layers: Iterable[Any], layer: Any) -> list[Any]:
@@ -252,6 +270,6 @@ def class_layers(layers: Iterable[Any], layer: Any) -> list[Any]:
 
 
 def _too_many(target: Target) -> int:
-    """Pixels of a plane, if those are too many to be handled at once; else 0."""
-    pixels = int(np.prod(target.shape[-2:], dtype=np.int64))
+    """Pixels of a plane or volume, if those are too many to be handled at once; else 0."""
+    pixels = int(np.prod(target.shape[-target.dims :], dtype=np.int64))
     return pixels if pixels > targets.MOST_PIXELS else 0

@@ -1,6 +1,7 @@
 """Masks of thresholded probabilities: their outline, one label a pixel, and the files they are saved as."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,38 @@ from numpy.typing import NDArray
 from engine.disk import is_disk_full, replacing
 from engine.errors import InputError
 
-ENDINGS = (".png", ".tif", ".tiff")
+ENDINGS = (".png", ".tif", ".tiff", ".nii.gz", ".nii", ".nrrd", ".mha")
 """Of the files that a mask can be written to."""
 MOST_CLASSES = 255
 """A label has 8 bits."""
 BAND = 2**20
 """Pixels whose outline is found at once: they stay in the processor's cache."""
 
+PLACED = (".nii.gz", ".nii", ".nrrd", ".mha")
+"""Of those, files that say where a volume lies."""
+
 Labels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 Report = Callable[[int, int], None]
 """Is told how many masks are done, and of how many. What it raises ends the saving."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """Where a mask lies in the world.
+
+    Attributes:
+        spacing: mm along each axis; None where nothing is known.
+        affine: float64 (4, 4), index (z, y, x, 1) → mm in RAS+; None where nothing is known.
+        file: of the same shape, whose header says it; None without one.
+    """
+
+    spacing: tuple[float, ...] | None = None
+    affine: NDArray[np.float64] | None = None
+    file: Path | None = None
+
+
+NOWHERE = Space()
 
 
 def outline(mask: NDArray[np.bool_]) -> Labels:
@@ -81,32 +103,46 @@ def label_map(p: NDArray[Any], thresholds: Sequence[float]) -> Labels:
     return label
 
 
-def write_mask(path: Path, labels: Labels | Mask, classes: int, *, overwrite: bool = False) -> None:
-    """Write a mask as PNG or TIFF of 8 bits, without loss. It is there whole or not at all.
+def write_mask(
+    path: Path, labels: Labels | Mask, classes: int, *, overwrite: bool = False, space: Space = NOWHERE
+) -> None:
+    """Write a mask of 8 bits, without loss. It is there whole or not at all.
 
     Args:
-        path: ends in .png, .tif or .tiff.
-        labels: uint8 (H, W), 0…C; or bool (H, W), the mask of one of the classes.
-        classes: C. A mask of one class is 0 and 255, of several 0…C.
+        path: ends in one of :data:`ENDINGS`; not .png for a volume.
+        labels: uint8 (*S), 0…C; or bool (*S), the mask of one of the classes.
+        classes: C. A mask of one class is 0 and 255, but 0 and 1 in files of volumes that say where they lie,
+            whose readers take it for a label; of several 0…C.
         overwrite: replace a file that is there.
+        space: where it lies. TIFF keeps the spacing, PNG nothing.
 
     Raises:
         InputError: another ending, labels that are none, a file that is there, or a folder or disk that
             nothing can be written to.
     """
-    _require_ending(path.suffix)
+    ending = _ending(path)
+    _require_ending(ending)
     one = labels.dtype == np.bool_
     found: NDArray[Any] = labels.view(np.uint8) if one else labels
     _require_labels(path.name, found, classes)
     if not overwrite:
         _require_free(path)
-    pixels: Labels = (found > 0).astype(np.uint8) * np.uint8(255) if one or classes == 1 else found
+    if found.ndim > 2 and ending == ".png":
+        raise InputError(
+            f"the mask {path.name!r} is a volume, which PNG cannot hold: .nii.gz or .tif would work."
+        )
+    pixels: Labels = found
+    if one or classes == 1:
+        pixels = (found > 0).astype(np.uint8) * np.uint8(1 if ending in PLACED else 255)
     try:
+        if ending in PLACED:
+            _write_placed(path, pixels, space)
+            return
         with replacing(path) as file:
-            if path.suffix.lower() == ".png":
+            if ending == ".png":
                 _write_png(file, pixels)
             else:
-                _write_tiff(file, pixels)
+                _write_tiff(file, pixels, space)
     except OSError as error:
         raise _unwritable(path, error) from error
 
@@ -119,6 +155,7 @@ def save_masks(
     ending: str = ".png",
     overwrite: bool = False,
     progress: Report | None = None,
+    spaces: Mapping[str, Space] | None = None,
 ) -> list[Path]:
     """Write several masks into a folder, which is made if it is not there.
 
@@ -129,9 +166,10 @@ def save_masks(
         named: name without ending, and the labels, as in :func:`write_mask`, or what computes them: so not
             all masks of a stack need be in memory.
         classes: C, as in :func:`write_mask`.
-        ending: ".png", ".tif" or ".tiff".
+        ending: one of :data:`ENDINGS`.
         overwrite: replace files that are there.
         progress: is called after each mask.
+        spaces: where masks lie, by their names.
 
     Returns:
         The files, in the order of the names.
@@ -151,8 +189,9 @@ def save_masks(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _unwritable(folder, error) from error
-    for number, (path, (_, labels)) in enumerate(zip(paths, masks, strict=True)):
-        write_mask(path, labels() if callable(labels) else labels, classes, overwrite=overwrite)
+    for number, (path, (name, labels)) in enumerate(zip(paths, masks, strict=True)):
+        found, space = labels() if callable(labels) else labels, (spaces or {}).get(name, NOWHERE)
+        write_mask(path, found, classes, overwrite=overwrite, space=space)
         if progress is not None:
             progress(number + 1, len(masks))
     return paths
@@ -164,10 +203,33 @@ def _write_png(file: Any, pixels: Labels) -> None:
     Image.fromarray(pixels).save(file, format="PNG")
 
 
-def _write_tiff(file: Any, pixels: Labels) -> None:
+def _write_tiff(file: Any, pixels: Labels, space: Space) -> None:
     import tifffile
 
-    tifffile.imwrite(file, pixels, photometric="minisblack", compression="zlib", metadata={"axes": "YX"})
+    axes = "ZYX"[-pixels.ndim :]
+    about: dict[str, Any] = {"axes": axes}
+    for axis, step in zip(axes, space.spacing or (), strict=False):
+        about |= {f"PhysicalSize{axis}": step, f"PhysicalSize{axis}Unit": "mm"}
+    # OME's metadata only where there is a spacing or a volume: other readers know plain TIFF best.
+    ome = pixels.ndim > 2 or space.spacing is not None
+    tifffile.imwrite(file, pixels, photometric="minisblack", compression="zlib", metadata=about, ome=ome)
+
+
+def _write_placed(path: Path, pixels: Labels, space: Space) -> None:
+    from engine.data import volumes
+    from engine.data.decode import probe
+    from engine.data.raster import Head, Source
+
+    if space.file is not None and space.file.exists() and probe(Source(space.file)).shape == pixels.shape:
+        volumes.write_like(path, pixels, space.file)
+    else:
+        head = Head(pixels.shape, 1, pixels.ndim, pixels.dtype, space.spacing, space.affine)
+        volumes.write_placed(path, pixels, head)
+
+
+def _ending(path: Path) -> str:
+    name = path.name.lower()
+    return ".nii.gz" if name.endswith(".nii.gz") else path.suffix.lower()
 
 
 def _require_ending(ending: str) -> None:
@@ -184,9 +246,10 @@ def _require_classes(classes: int) -> None:
 
 def _require_labels(name: str, labels: NDArray[Any], classes: int) -> None:
     _require_classes(classes)
-    if labels.dtype != np.uint8 or labels.ndim != 2 or not labels.size:
+    if labels.dtype != np.uint8 or labels.ndim not in (2, 3) or not labels.size:
         raise InputError(
-            f"the mask {name!r} is {labels.dtype} of shape {labels.shape}: uint8 (height, width) would work."
+            f"the mask {name!r} is {labels.dtype} of shape {labels.shape}: uint8 (height, width), "
+            "with depth in front of a volume, would work."
         )
     if labels.max() > classes:
         raise InputError(

@@ -27,6 +27,9 @@ units of different kinds on one axis."""
 MILLIMETRE = "millimeter"
 """As napari's units are called."""
 
+DEPTH = ("z", "depth")
+"""Labels of an axis of depth."""
+
 Row = tuple[float, ...]
 
 
@@ -144,6 +147,12 @@ class Placement:
     def matches(self, image_layer: Any) -> bool:
         """Whether a napari layer has the name and the shape of the one that the image came from."""
         return bool(image_layer.name == self.layer and full_shape(image_layer) == self.shape)
+
+
+def is_deep(layer: Any) -> bool:
+    """Whether a layer says that the axis before its last two is depth, as those of volumes do."""
+    labels = [str(label).strip().lower() for label in layer.axis_labels]
+    return len(labels) > 2 and labels[-3] in DEPTH
 
 
 def full_shape(layer: Any) -> tuple[int, ...] | None:

@@ -14,6 +14,7 @@ from engine.errors import InputError
 from engine.thresholds.curves import Curve
 from napari_smm.layers import MARK, Role, masked
 from napari_smm.lazy import full_key
+from napari_smm.placement import is_deep
 
 Index = tuple[int, ...]
 
@@ -95,6 +96,7 @@ class Target:
         name: of the layer.
         number: of the first class, from 0, among those of the run that predicted it.
         several: whether the labels number classes: class c is c + 1. Else each label is foreground.
+        dims: 2 where each plane is an image of its own, 3 where volumes are: those count as planes here.
     """
 
     probability: Any
@@ -105,6 +107,7 @@ class Target:
     name: str
     number: int = 0
     several: bool = False
+    dims: int = 2
 
     def __post_init__(self) -> None:
         """Raise InputError for a truth of another shape."""
@@ -140,6 +143,8 @@ class Target:
             number=number,
             # A layer of one class of several says how many there are, or shows it by its number.
             several=stacked or number > 0 or int(meaning.get("of", 1)) > 1,
+            # A prediction says what its network saw; else depth makes a volume.
+            dims=int(meaning.get("dims", 3 if is_deep(probability_layer) else 2)),
         )
 
     @property
@@ -149,8 +154,18 @@ class Target:
 
     @property
     def planes(self) -> list[Index]:
-        """Indices of all planes among the leading axes; one empty index for a 2D image."""
-        return list(np.ndindex(*self.shape[:-2]))
+        """Indices of all planes or volumes among the leading axes; one empty index for a single one."""
+        return list(np.ndindex(*self.leading))
+
+    @property
+    def leading(self) -> tuple[int, ...]:
+        """Lengths of the axes in front of S."""
+        return self.shape[: -self.dims]
+
+    @property
+    def part(self) -> str:
+        """What counts as an image: a plane, or a volume."""
+        return "plane" if self.dims == 2 else "volume"
 
     def is_foreground(self, labels: NDArray[Any], cls: int) -> NDArray[np.bool_]:
         """Where labels say that a class is."""
@@ -187,7 +202,7 @@ def labels_levels(layer: Any) -> tuple[Any, ...]:
 
 
 def plane(target: Target, cls: int, index: Index) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-    """One plane of a target.
+    """One plane or volume of a target.
 
     Args:
         target: of any number of axes.
@@ -195,22 +210,23 @@ def plane(target: Target, cls: int, index: Index) -> tuple[NDArray[Any], NDArray
         index: of the plane among the leading axes, without the class axis.
 
     Returns:
-        p, floating (H, W), and the truth, bool (H, W), or None.
+        p, floating (*S), and the truth, bool (*S), or None.
 
     Raises:
         InputError: there is no such class or plane, or it cannot be read.
     """
-    leading = target.shape[:-2]
+    leading = target.leading
     if len(index) != len(leading) or any(
         not 0 <= at < length for at, length in zip(index, leading, strict=True)
     ):
-        raise InputError(f"there is no plane {index} in {target.name!r} of shape {target.shape}.")
+        raise InputError(f"there is no {target.part} {index} in {target.name!r} of shape {target.shape}.")
     key = (*target.key(cls), *index)
+    whole = (slice(None),) * target.dims
     try:
-        p = np.asarray(target.probability[(*key, slice(None), slice(None))])
+        p = np.asarray(target.probability[(*key, *whole)])
         if target.truth is None:
             return p, None
-        labels = np.asarray(target.truth[(*index, slice(None), slice(None))])
+        labels = np.asarray(target.truth[(*index, *whole)])
     except Exception as error:
         raise _unreadable(target.name, error) from error
     return p, target.is_foreground(labels, cls)
@@ -238,7 +254,7 @@ def set_curves(target: Target, cls: int) -> list[Curve] | str:
     if pixels > MOST_PIXELS:
         return (
             f"{target.name!r} has {pixels:,} pixels, too many to count all at once: "
-            f"up to {MOST_PIXELS:,}, or one plane, would work."
+            f"up to {MOST_PIXELS:,}, or one {target.part}, would work."
         )
     return [curve for index in target.planes if (curve := curve_of(target, cls, index)) is not None]
 

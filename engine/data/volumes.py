@@ -276,6 +276,15 @@ def write_like(path: Path, array: Array, like: Path) -> None:
         )
 
 
+def write_placed(path: Path, array: Array, head: Head) -> None:
+    """Write an array (*S) of numbers as NIfTI, NRRD or MHA, by the ending of ``path``, where ``head`` lies.
+
+    Its affine is taken, or its spacing alone where it has none. The file appears whole or not at all.
+    """
+    write = _write_nifti if path.name.lower().endswith(NIFTI) else _write_itk
+    write(path, array, Path(), head)
+
+
 def _write_nifti(path: Path, array: Array, like: Path, head: Head) -> None:
     import nibabel
 

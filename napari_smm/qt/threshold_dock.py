@@ -58,7 +58,7 @@ BY_HAND = ""
 """Name of the rule that is none."""
 RULE = "rule"
 """Of the work of asking one."""
-FORMATS = ((".png", "as PNG…"), (".tif", "as TIFF…"))
+FORMATS = ((".png", "as PNG…"), (".tif", "as TIFF…"), (".nii.gz", "as NIfTI…"), (".nrrd", "as NRRD…"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -493,7 +493,8 @@ class ThresholdDock(Dock):
         if taken and not self._may_replace(taken):
             self._say("")
             return
-        job = partial(decisions.save, folder, named, classes, ending, bool(taken))
+        spaces = self._source.spaces(named)
+        job = partial(decisions.save, folder, named, classes, ending, bool(taken), spaces)
         self._jobs.ask("save", job, partial(self._saved, folder))
 
     def _may_replace(self, taken: list[Path]) -> bool:

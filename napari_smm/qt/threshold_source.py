@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from engine.errors import InputError
@@ -16,8 +17,9 @@ from napari_smm.candidates import known, predicted
 from napari_smm.decisions import Channel, Named
 from napari_smm.feed import Snapshot, fitting
 from napari_smm.layers import MARK, LayerSpec, Role, View, mark, two_colours
+from napari_smm.masks import Space
 from napari_smm.placement import Transform
-from napari_smm.planes import plane_in_view
+from napari_smm.planes import plane_in_view, spacing_of
 from napari_smm.promising import Thresholded
 from napari_smm.qt.jobs import Ended, Jobs
 from napari_smm.qt.target_layers import TargetLayers, placed
@@ -108,6 +110,10 @@ class ThresholdSource(QObject):
         """Names and makers of all masks; with `own` also of each class's own mask."""
         raise NotImplementedError
 
+    def spaces(self, named: Named) -> Mapping[str, Space]:
+        """Where masks lie, by their names."""
+        raise NotImplementedError
+
     def close(self) -> None:
         """Let go of everything."""
         raise NotImplementedError
@@ -185,12 +191,14 @@ class LiveSource(ThresholdSource):
         snapshot, view = found
         split = snapshot.run.items[view.item].split
         count = sum(item.split == split for item in snapshot.run.items)
-        title = f"{count} {SPLITS.get(split, split)} images"
+        volumes = len(snapshot.run.items[view.item].shape) > 2
+        title = f"{count} {SPLITS.get(split, split)} {'volumes' if volumes else 'images'}"
+        this = "This volume" if volumes else "This image"
         has = (snapshot.view.item, snapshot.view.cls, snapshot.epoch)
         if has != (view.item, view.cls, self._session.epoch) or view.item not in snapshot.curves:
-            return Subject(None, None if count > 1 else (), set_title=title)
+            return Subject(None, None if count > 1 else (), this, title)
         several = tuple(snapshot.curves.values()) if count > 1 else ()
-        return Subject(snapshot.curves[view.item], several, set_title=title)
+        return Subject(snapshot.curves[view.item], several, this, title)
 
     def layer(self, role: Role) -> Any | None:
         """The run's layer of a role."""
@@ -229,6 +237,11 @@ class LiveSource(ThresholdSource):
         """Of all watched images, in the epoch in view."""
         found = self._in_view()
         return [] if found is None else decisions.run_masks(found[0].run, found[1], self._session.epoch, own)
+
+    def spaces(self, named: Named) -> Mapping[str, Space]:
+        """Where the watched images lie."""
+        found = self._in_view()
+        return {} if found is None else decisions.run_spaces(found[0].run, named)
 
     def _in_view(self) -> tuple[Snapshot, View] | None:
         """The newest snapshot, and the view within it; None before the first epoch."""
@@ -406,11 +419,11 @@ class LayerSource(ThresholdSource):
 
     def subject(self) -> Subject:
         """The plane in view and all planes."""
-        planes = len(self.target.planes)
-        title = "This plane" if planes > 1 else "This image"
+        planes, part = len(self.target.planes), self.target.part
+        title = f"This {part}" if planes > 1 or part == "volume" else "This image"
         truth = self.target.truth is not None
         note = self._note or ("" if truth else "With a truth there would be rates.")
-        return Subject(self._curve, self._several, title, f"{planes} planes", truth, note)
+        return Subject(self._curve, self._several, title, f"{planes} {part}s", truth, note)
 
     def layer(self, role: Role) -> Any | None:
         """Layers that were added, the probabilities themselves, and the truth."""
@@ -441,6 +454,8 @@ class LayerSource(ThresholdSource):
             "colormap": two_colours(None, colours.CONFUSED, "outline"),
             "blending": "translucent",
             "interpolation2d": "nearest",
+            "interpolation3d": "nearest",
+            "rendering": "mip",
         }
         return lambda ended: (job(ended), place, look)
 
@@ -457,6 +472,14 @@ class LayerSource(ThresholdSource):
     def masks(self, *, own: bool) -> Named:
         """Of all planes."""
         return decisions.plane_masks(self.name, *self._channels(), self.classes if own else ())
+
+    def spaces(self, named: Named) -> Mapping[str, Space]:
+        """All where the layer lies, and where the file of its image says that it does."""
+        about, dims = self._layer.metadata, self.target.dims
+        spacing = spacing_of(Transform.of_layer(self._layer), dims)
+        file = Path(about["file"]) if dims == 3 and "file" in about else None
+        affine = np.asarray(about["affine"], np.float64) if dims == 3 and "affine" in about else None
+        return {name: Space(spacing, affine, file) for name, _ in named}
 
     def _channels(self) -> tuple[list[Channel], list[float]]:
         """All classes, with T of each."""
@@ -487,7 +510,7 @@ class LayerSource(ThresholdSource):
             self._place = None  # it is being deleted
             return
         try:
-            index = plane_in_view(self._layer, self._viewer)
+            index = plane_in_view(self._layer, self._viewer, self.target.dims)
         except InputError as error:
             self._place, self._note = None, str(error)
         else:
