@@ -140,17 +140,17 @@ class LazyStore:
         return [length // 2 for length in self.extents[number].tolist()] if found is None else list(found)
 
     def batches(self, size: int) -> Iterator[Window]:
-        """Windows side by side that cover each frame once, up to `size` of one extent and image at a time."""
+        """Windows side by side that cover each frame once, up to `size` of one extent at a time."""
+        by_extent: dict[tuple[int, ...], list[tuple[int, list[int]]]] = {}
         for number, shape in enumerate(self.shapes.tolist()):
             axes = [cuts(length, most, BYTE) for length, most in zip(shape, self.tile, strict=True)]
-            by_extent: dict[tuple[int, ...], list[list[int]]] = {}
             for sides in product(*axes):
                 extent = tuple(length for _, length in sides)
-                by_extent.setdefault(extent, []).append([start for start, _ in sides])
-            for extent, corners in by_extent.items():
-                for first in range(0, len(corners), size):
-                    part = torch.tensor(corners[first : first + size])
-                    yield Window(torch.full((len(part),), number), part, extent)
+                by_extent.setdefault(extent, []).append((number, [start for start, _ in sides]))
+        for extent, places in by_extent.items():
+            for first in range(0, len(places), size):
+                ids, corners = zip(*places[first : first + size], strict=True)
+                yield Window(torch.tensor(ids), torch.tensor(corners), extent)
 
     @property
     def _everywhere(self) -> bool:

@@ -21,32 +21,24 @@ def write_chunked(path: Path, array: NDArray[np.generic], axes: str, chunk: int 
         chunk: a multiple of 16.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    chunks = tuple(
-        min(chunk, length) if axis in "zyx" else length
-        for axis, length in zip(axes, array.shape, strict=True)
-    )
+    sides = zip(axes, array.shape, strict=True)
+    chunks = tuple(min(chunk, length) if axis in "zyx" else length for axis, length in sides)
     if path.name.endswith(".ome.zarr"):
         group = zarr.create_group(store=path)
+        named = [{"name": axis, "type": "channel" if axis == "c" else "space"} for axis in axes]
         scale = [{"type": "scale", "scale": [1.0] * array.ndim}]
-        kinds = {"c": "channel"}
-        named = [{"name": axis, "type": kinds.get(axis, "space")} for axis in axes]
-        image = {
-            "version": "0.5",
-            "axes": named,
-            "datasets": [{"path": "0", "coordinateTransformations": scale}],
-        }
+        level = {"path": "0", "coordinateTransformations": scale}
+        image = {"axes": named, "datasets": [level]}
         group.attrs["ome"] = {"version": "0.5", "multiscales": [image]}
         group.create_array("0", shape=array.shape, chunks=chunks, dtype=array.dtype)[:] = array
     elif path.suffix == ".zarr":
-        zarr.create_array(
+        made = zarr.create_array(
             store=path, shape=array.shape, chunks=chunks, dtype=array.dtype, dimension_names=list(axes)
-        )[:] = array
-    else:
-        photometric = "rgb" if axes.endswith("c") and array.shape[-1] == 3 else "minisblack"
-        tifffile.imwrite(
-            path,
-            array,
-            tile=(chunk, chunk),
-            photometric=photometric,
-            metadata={"axes": axes.upper().replace("C", "S")},
         )
+        made[:] = array
+    else:
+        color = axes.endswith("c") and array.shape[-1] == 3
+        tifffile.imwrite(
+            path, array, tile=(chunk, chunk), photometric="rgb" if color else "minisblack",
+            metadata={"axes": axes.upper().replace("C", "S")},
+        )  # fmt: skip
