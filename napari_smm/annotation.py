@@ -1,6 +1,7 @@
 """An image layer and its labels → a data set's folder: `images/NAME.tif` and `masks/NAME.tif`.
 
-Every leading axis of a stack (time, depth, position) becomes a row of 2D planes. They are read and
+Every leading axis of a stack (time, depth, position) becomes a row of 2D planes, or, of volumes, all but
+the last of them a row of volumes, as NIfTI with their spacing. They are read and
 written one by one, so a stack may be larger than memory. No napari is imported before a layer is given.
 """
 
@@ -13,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +23,7 @@ from numpy.typing import NDArray
 
 from engine.disk import is_disk_full
 from engine.errors import InputError
-from napari_smm.placement import Placement, Transform, write_placement
+from napari_smm.placement import Placement, Transform, is_deep, spacing_of, write_placement
 
 Plane = tuple[int, ...]
 Unlabelled = Literal["leave out", "background"]
@@ -42,11 +44,13 @@ class Pair:
     """An image and its labels as arrays of numpy, dask, zarr or anything else with shape, dtype and indices.
 
     Attributes:
-        image: (*leading, H, W), and 3 or 4 colours behind if rgb; full resolution; any real dtype.
-        labels: (*leading, H, W); whole numbers, 0 is not labelled.
+        image: (*leading, *S), and 3 or 4 colours behind if rgb; full resolution; any real dtype.
+        labels: (*leading, *S); whole numbers, 0 is not labelled.
         rgb: whether the image's last axis is colour.
         image_name, labels_name: of the layers.
         transform: of the image layer.
+        dims: axes of S: 2, or 3 where volumes are trained on, which count as planes here.
+        affine: float64 (4, 4), index (z, y, x, 1) → mm in RAS+, of a volume; None where it is not known.
     """
 
     image: Any
@@ -55,6 +59,8 @@ class Pair:
     image_name: str
     labels_name: str
     transform: Transform
+    dims: int = 2
+    affine: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         """Raise InputError for arrays that cannot be trained on, as far as shows without reading them."""
@@ -63,8 +69,12 @@ class Pair:
         _require_same_shape(self)
 
     @classmethod
-    def of_layers(cls, image_layer: Any, labels_layer: Any) -> "Pair":
+    def of_layers(cls, image_layer: Any, labels_layer: Any, dims: int = 2) -> "Pair":
         """A napari Image layer and the Labels layer that was painted on it.
+
+        Args:
+            image_layer, labels_layer: the layers.
+            dims: 2 to train on planes, 3 on volumes.
 
         Raises:
             InputError: other layers, shapes or values, labels that lie elsewhere than the image, or
@@ -81,6 +91,8 @@ class Pair:
             image_name=str(image_layer.name),
             labels_name=str(labels_layer.name),
             transform=Transform.of_layer(image_layer),
+            dims=dims,
+            affine=_affine(image_layer, dims),
         )
         _require_same_place(pair, image_layer, labels_layer)
         quick = isinstance(pair.labels, np.ndarray) and pair.labels.size <= QUICK_PIXELS
@@ -90,17 +102,17 @@ class Pair:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(*leading, H, W)."""
+        """(*leading, *S)."""
         return tuple(map(int, self.image.shape[:-1] if self.rgb else self.image.shape))
 
     @property
     def planes(self) -> list[Plane]:
-        """Indices of the 2D planes among the leading axes; one empty index for a 2D image."""
-        return list(np.ndindex(*self.shape[:-2]))
+        """Indices of the planes or volumes among the leading axes; one empty index for a single one."""
+        return list(np.ndindex(*self.shape[: -self.dims]))
 
     def name(self, plane: Plane) -> str:
         """File name, without its ending, of a plane: the layer's name made safe, and the padded index."""
-        widths = [len(str(length - 1)) for length in self.shape[:-2]]
+        widths = [len(str(length - 1)) for length in self.shape[: -self.dims]]
         numbers = [f"{index:0{width}d}" for index, width in zip(plane, widths, strict=True)]
         return "_".join([safe_name(self.image_name), *numbers])
 
@@ -166,7 +178,8 @@ def write_dataset(
             if any(found) or unlabelled == "background":
                 seen.update(found)
                 _require_classes(pair, seen, class_names)
-                _write(unfinished, pair.name(plane), _picture(pair, plane), mask)
+                write = _write if pair.dims == 2 else partial(_write_volume, pair)
+                write(unfinished, pair.name(plane), _picture(pair, plane), mask)
                 used[pair.name(plane)] = Placement(
                     pair.image_name, plane, tuple(map(int, pair.image.shape)), pair.transform
                 )
@@ -184,6 +197,17 @@ def safe_name(name: str) -> str:
     safe = re.sub(r"[^A-Za-z0-9+-]+", "_", plain).strip("_")[:LONGEST_NAME].rstrip("_") or "image"
     # Windows keeps the names of its devices to itself.
     return f"{safe}_" if re.fullmatch(r"(?i)con|prn|aux|nul|com\d|lpt\d", safe) else safe
+
+
+def volumes_likely(layer: Any) -> bool:
+    """Whether an Image layer is rather a volume, or several, than a stack of planes."""
+    return layer is not None and layer.ndim > 2 and (is_deep(layer) or "affine" in layer.metadata)
+
+
+def _affine(layer: Any, dims: int) -> NDArray[np.float64] | None:
+    """Where a volume lies in the world, if its file said so."""
+    known = dims == layer.ndim == 3 and "affine" in layer.metadata
+    return np.asarray(layer.metadata["affine"], np.float64) if known else None
 
 
 def _full_resolution(layer: Any) -> Any:
@@ -208,6 +232,11 @@ def _require_image(pair: Pair) -> None:
         raise InputError(
             f"the image {pair.image_name!r} holds {pair.image.dtype} as intensities: "
             f"real numbers{', such as its absolute value,' * (kind == 'c')} would work."
+        )
+    if spatial < pair.dims == 3:
+        raise InputError(
+            f"the image {pair.image_name!r} is 2D, of shape {shape}: volumes need an axis of depth, and "
+            "slices would work."
         )
     if spatial < 2:
         raise InputError(
@@ -386,6 +415,31 @@ def _write(folder: Path, name: str, picture: NDArray[Any], mask: NDArray[Any]) -
     tifffile.imwrite(
         folder / "masks" / f"{name}.tif", mask, photometric="minisblack", metadata=None, compression="zlib"
     )
+
+
+def _write_volume(pair: Pair, folder: Path, name: str, picture: NDArray[Any], mask: NDArray[Any]) -> None:
+    """Write a volume (D, H, W) or (D, H, W, 3), and its mask, where the layer's units and file say."""
+    from engine.data import volumes
+    from engine.data.raster import Head
+
+    spacing = spacing_of(pair.transform, 3)
+    for part, pixels in (("images", _storable(picture)), ("masks", mask)):
+        channels = pixels if pixels.ndim == 3 else np.moveaxis(pixels, -1, 0)
+        count = 1 if pixels.ndim == 3 else pixels.shape[-1]
+        head = Head(mask.shape, count, 3, pixels.dtype, spacing, pair.affine)
+        volumes.write_placed(folder / part / f"{name}.nii", channels, head)
+
+
+def _storable(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Pixels of a kind that NIfTI has and other programs read."""
+    if pixels.dtype.kind == "b":
+        return pixels.astype(np.uint8)
+    if pixels.dtype.kind == "f":
+        return pixels.astype(np.float32)
+    if pixels.dtype.itemsize < 8:
+        return pixels
+    fits = pixels.min() >= np.iinfo(np.int32).min and pixels.max() <= np.iinfo(np.int32).max
+    return pixels.astype(np.int32 if fits else np.float32)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import zarr
 from numpy.typing import NDArray
 
 from engine.record import RunReader
-from napari_smm.placement import Placement, Transform, read_placement
+from napari_smm.placement import MILLIMETRE, Placement, Transform, read_placement, spacing_of
 
 KEPT_BYTES = 2**29
 """Memory for decoded epochs; the longest unused are let go beyond it."""
@@ -30,8 +30,7 @@ class Item:
         truth: bool (C, *S).
         valid: bool (*S).
         origin: first pixel in the image's own frame.
-        scale: extents of the frame's pixels in pixels of the file.
-        spacing: mm between the frame's pixels along each axis of S; None where the file says nothing.
+        scale: extents of the frame's pixels in pixels of the file; in mm of volumes whose file knows them.
         affine: float64 (4, 4), index (z, y, x, 1) in the frame → mm in RAS+, or None.
         placement: where the image's layer lay, if the run was started from layers.
         probability: zarr float16 (E, C, *S).
@@ -46,7 +45,6 @@ class Item:
     valid: NDArray[np.bool_]
     origin: tuple[int, ...]
     scale: tuple[float, ...]
-    spacing: tuple[float, ...] | None
     affine: NDArray[np.float64] | None
     placement: Placement | None
     probability: "zarr.Array[Any]"
@@ -58,23 +56,34 @@ class Item:
         return self.valid.shape
 
     @property
+    def spacing(self) -> tuple[float, ...] | None:
+        """mm between the frame's pixels along each axis of a volume; None where its file says nothing."""
+        return self.scale if self.affine is not None and len(self.shape) == 3 else None
+
+    @property
+    def extents(self) -> tuple[float, ...]:
+        """Of the frame's pixels in pixels of :attr:`source`."""
+        if len(self.shape) == 2:
+            return self.scale
+        if self.placement is None:
+            return (1.0, 1.0, 1.0)
+        # A layer's volume was written with its spacing, so that the scale is in mm.
+        pixel = spacing_of(self.placement.transform, 3) or (1.0, 1.0, 1.0)
+        return tuple(a / b for a, b in zip(self.scale, pixel, strict=True))
+
+    @property
     def offset(self) -> tuple[float, ...]:
-        """The first pixel's corner in pixels of the file, counted from the file's first corner."""
-        return tuple(a * b for a, b in zip(self.origin, self.scale, strict=True))
+        """The first pixel's corner in pixels of :attr:`source`, counted from its first corner."""
+        return tuple(a * b for a, b in zip(self.origin, self.extents, strict=True))
 
     @property
     def source(self) -> Placement | Transform:
-        """Where the whole image lies in the viewer.
-
-        Where its layer lay; else at the viewer's origin, in mm where these are known.
-        """
+        """Where the whole image lies in the viewer: as its layer lay, else at the origin; volumes in mm."""
         if self.placement is not None:
             return self.placement
-        if self.spacing is None and len(self.shape) == 2:
+        if len(self.shape) == 2:
             return Transform.identity(2)
-        if self.spacing is None:
-            return Transform.spaced((1.0,) * len(self.shape), "pixel")
-        return Transform.spaced(tuple(a / b for a, b in zip(self.spacing, self.scale, strict=True)))
+        return Transform.spaced(self.scale, "pixel" if self.spacing is None else MILLIMETRE)
 
 
 def open_items(root: Path) -> tuple[Item, ...]:
@@ -99,7 +108,6 @@ def open_items(root: Path) -> tuple[Item, ...]:
                 valid=np.asarray(group["valid"]),
                 origin=tuple(attributes["origin"]),
                 scale=tuple(attributes.get("scale", [1.0] * spatial)),
-                spacing=tuple(attributes["spacing"]) if "spacing" in attributes else None,
                 affine=np.asarray(attributes["affine"], np.float64) if "affine" in attributes else None,
                 placement=placements.get(attributes["name"]),
                 probability=_array(group, "probability"),

@@ -254,7 +254,7 @@ def _place(
     offset: Sequence[float] | None = None,
 ) -> dict[str, Any]:
     """Transform of a layer in an image's frame, with the epoch axis or without it."""
-    scale = item.scale if scale is None else scale
+    scale = item.extents if scale is None else scale
     offset = item.offset if offset is None else offset
     found = derived_transform(item.source, origin=offset, scale_factor=scale)
     if epochs:
@@ -472,10 +472,10 @@ def _recall_slope(run: WatchedRun, item: Item) -> LayerSpec:
     picture = run.picture
     *behind, height, width = item.shape
     high, wide = picture.at(run.epochs).shape[:2]
-    pixel = item.scale[-2] * height / high
-    offset = (*item.offset[:-1], item.offset[-1] + item.scale[-1] * width * (1 + GAP))
+    pixel = item.extents[-2] * height / high
+    offset = (*item.offset[:-1], item.offset[-1] + item.extents[-1] * width * (1 + GAP))
     # One slice as thick as the volume: it is in view wherever the slider stands.
-    thick = tuple(extent * length for extent, length in zip(item.scale, behind, strict=False))
+    thick = tuple(extent * length for extent, length in zip(item.extents, behind, strict=False))
 
     def frame(epoch: int) -> NDArray[np.uint8]:
         drawn: NDArray[np.uint8] = picture.at(epoch)

@@ -129,7 +129,8 @@ def write_mask(
         _require_free(path)
     if found.ndim > 2 and ending == ".png":
         raise InputError(
-            f"the mask {path.name!r} is a volume, which PNG cannot hold: .nii.gz or .tif would work."
+            f"the mask {path.name!r} is a volume of shape {found.shape}, which PNG cannot hold: .nii.gz or "
+            ".tif would work."
         )
     pixels: Labels = found
     if one or classes == 1:

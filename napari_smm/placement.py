@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.data.stacks import length_unit
 from engine.disk import replace_text
 from engine.errors import InputError
 
@@ -119,8 +120,9 @@ class Placement:
 
     Attributes:
         layer: name of the image layer.
-        plane: index of the 2D plane among the layer's leading axes, empty for a 2D layer.
-        shape: of the layer's data at full resolution: (*leading, H, W), and a colour axis if it is RGB.
+        plane: index of the 2D plane among the layer's leading axes, empty for a 2D layer; or of a volume,
+            empty for a 3D layer.
+        shape: of the layer's data at full resolution: (*leading, *S), and a colour axis if it is RGB.
         transform: of the layer.
     """
 
@@ -131,12 +133,10 @@ class Placement:
 
     def __post_init__(self) -> None:
         """Raise ValueError for a plane or a shape that does not fit the transform."""
-        leading = self.ndim - 2
-        if leading < 0 or len(self.shape) not in (self.ndim, self.ndim + 1):
+        leading = len(self.plane)
+        if self.ndim - leading not in (2, 3) or len(self.shape) not in (self.ndim, self.ndim + 1):
             raise ValueError(f"the shape {self.shape} is not that of an image with {self.ndim} axes")
-        if len(self.plane) != leading or any(
-            not 0 <= index < length for index, length in zip(self.plane, self.shape, strict=False)
-        ):
+        if any(not 0 <= index < length for index, length in zip(self.plane, self.shape, strict=False)):
             raise ValueError(f"there is no plane {self.plane} in an image of shape {self.shape}")
 
     @property
@@ -147,6 +147,14 @@ class Placement:
     def matches(self, image_layer: Any) -> bool:
         """Whether a napari layer has the name and the shape of the one that the image came from."""
         return bool(image_layer.name == self.layer and full_shape(image_layer) == self.shape)
+
+
+def spacing_of(transform: Transform, dims: int) -> tuple[float, ...] | None:
+    """mm between pixels along the last axes of a layer; None where their units are no lengths."""
+    units = [length_unit(name) for name in transform.units[-dims:]]
+    steps = np.linalg.norm(transform.matrix[:-1, :-1], axis=0)[-dims:]
+    found = [float(step) * unit for step, unit in zip(steps, units, strict=True) if unit is not None]
+    return tuple(found) if len(found) == dims else None
 
 
 def is_deep(layer: Any) -> bool:

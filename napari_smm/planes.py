@@ -17,12 +17,11 @@ import zarr
 from numpy.typing import DTypeLike, NDArray
 from zarr.storage import LocalStore
 
-from engine.data.stacks import length_unit
 from engine.data.zarrs import open_zarr
 from engine.disk import is_disk_full
 from engine.errors import InputError
 from napari_smm.annotation import Plane
-from napari_smm.placement import Transform
+from napari_smm.placement import Transform, spacing_of
 
 BAND_BYTES = 2**24
 """Rows are read so many bytes at a time, or as many as are stored together where those are more."""
@@ -126,14 +125,6 @@ class PlaneSource:
     def alpha(self) -> bool:
         """Whether there is an alpha channel, which is left out."""
         return self.rgb and int(self.image.shape[-1]) == 4
-
-
-def spacing_of(transform: Transform, dims: int) -> tuple[float, ...] | None:
-    """mm between pixels along the last axes of a layer; None where their units are no lengths."""
-    units = [length_unit(name) for name in transform.units[-dims:]]
-    steps = np.linalg.norm(transform.matrix[:-1, :-1], axis=0)[-dims:]
-    found = [float(step) * unit for step, unit in zip(steps, units, strict=True) if unit is not None]
-    return tuple(found) if len(found) == dims else None
 
 
 def plane_source(layer: Any, plane: Plane | None = None, dims: int = 2) -> PlaneSource:

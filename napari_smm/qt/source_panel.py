@@ -8,7 +8,7 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QVBoxLayout, QWidget
 
 from engine.errors import InputError
-from napari_smm.annotation import Pair
+from napari_smm.annotation import Pair, volumes_likely
 from napari_smm.layers import MARK
 from napari_smm.qt.fields import ChoiceField, FolderField
 from napari_smm.qt.layer_combo import LayerCombo
@@ -21,6 +21,11 @@ SOURCES = {
 MEANINGS = {
     "classes": "Each label value is a class of its own.",
     "one class": "Every label above 0 is foreground, as where labels number objects.",
+}
+STACKS = {
+    "slices": "Each plane of a stack is an image of its own, and a network of two axes is trained.",
+    "volumes": "The last three axes are a volume, and a network of three axes is trained. In a volume that "
+    "has labels, all that is not labelled is background, slices without any label too.",
 }
 UNLABELLED = {
     "leave out": "Planes of a stack without any label are not trained on.",
@@ -49,6 +54,8 @@ class SourcePanel(QWidget):
         self.labels.setObjectName("train-labels-layer")
         self.meaning = ChoiceField(list(MEANINGS), MEANINGS)
         self.meaning.setObjectName("train-labels-meaning")
+        self.stack = ChoiceField(list(STACKS), STACKS)
+        self.stack.setObjectName("train-stack")
         self.unlabelled = ChoiceField(list(UNLABELLED), UNLABELLED)
         self.unlabelled.setObjectName("train-unlabelled")
         self.error = QLabel(self)
@@ -61,6 +68,7 @@ class SourcePanel(QWidget):
         layers = {
             "Image": self.image,
             "Labels": self.labels,
+            "A stack is": self.stack,
             "Labels mean": self.meaning,
             "Empty planes": self.unlabelled,
         }
@@ -74,9 +82,11 @@ class SourcePanel(QWidget):
         column.addWidget(self.error)
         self.kind.currentIndexChanged.connect(self._turn)
         self.folder.edited.connect(self._anew)
-        self.image.chosen.connect(self._anew)
+        self.image.chosen.connect(self._suit_stack)
         self.labels.chosen.connect(self._anew)
+        self.stack.edited.connect(self._anew)
         self._turn()
+        self._suit_stack()
 
     def source(self) -> str:
         """The chosen kind: "folder", "layers" or "demo"."""
@@ -106,7 +116,8 @@ class SourcePanel(QWidget):
 
     def pair(self) -> Pair:
         """The chosen layers. Raises InputError for layers that cannot be trained on."""
-        return Pair.of_layers(self.image.layer(), self.labels.layer())
+        volumes = self.stack.isEnabled() and self.stack.value() == "volumes"
+        return Pair.of_layers(self.image.layer(), self.labels.layer(), 3 if volumes else 2)
 
     def show_error(self, sentence: str) -> None:
         """Say below the choice what is wrong with it; nothing for ""."""
@@ -117,6 +128,15 @@ class SourcePanel(QWidget):
         """Let go of the viewer."""
         self.image.leave()
         self.labels.leave()
+
+    def _suit_stack(self, *_: object) -> None:
+        """Offer volumes where there is depth, and choose them where the layer says so."""
+        layer = self.image.layer()
+        self.stack.setEnabled(layer is not None and layer.ndim > 2)
+        self.stack.blockSignals(True)
+        self.stack.set_value("volumes" if volumes_likely(layer) else "slices")
+        self.stack.blockSignals(False)
+        self._anew()
 
     def _turn(self) -> None:
         for number, page in enumerate(self._pages):

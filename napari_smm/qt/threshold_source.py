@@ -18,8 +18,8 @@ from napari_smm.decisions import Channel, Named
 from napari_smm.feed import Snapshot, fitting
 from napari_smm.layers import MARK, LayerSpec, Role, View, mark, two_colours
 from napari_smm.masks import Space
-from napari_smm.placement import Transform
-from napari_smm.planes import plane_in_view, spacing_of
+from napari_smm.placement import Transform, spacing_of
+from napari_smm.planes import plane_in_view
 from napari_smm.promising import Thresholded
 from napari_smm.qt.jobs import Ended, Jobs
 from napari_smm.qt.target_layers import TargetLayers, placed
