@@ -1,11 +1,14 @@
 """Settings of all tests."""
 
 import os
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from ready import ready_python
 
 # The same examples in every run of CI, so that it says the same of the same code; new ones at every desk.
 # Without a deadline for an example: on a busy machine any of them may take long.
@@ -29,3 +32,16 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     folder = tmp_path / "napari-smm-home"
     monkeypatch.setenv("NAPARI_SMM_HOME", str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def ready() -> Iterator[str]:
+    """A Python that has torch at once."""
+    with ready_python() as path:
+        yield path
+
+
+@pytest.fixture
+def quick(ready: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is started as `sys.executable -m engine.…` has torch at once."""
+    monkeypatch.setattr(sys, "executable", ready)

@@ -141,6 +141,7 @@ def equal_to(found: Any, wanted: np.ndarray) -> None:
 # What is predicted
 
 
+@pytest.mark.usefixtures("quick")
 def test_an_array_in_memory(gray_run: Path, home: Path) -> None:
     image = picture((90, 70))
     seen: list[PredictionState] = []
@@ -161,6 +162,7 @@ def test_an_array_in_memory(gray_run: Path, home: Path) -> None:
     assert children() == []
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_stack_with_a_plane_that_the_run_was_trained_on(gray_run: Path) -> None:
     info = json.loads((gray_run / "run.json").read_text("utf-8"))
     file = gray_run.parents[1] / "data" / "images" / f"{info['splits']['train'][0]}.png"
@@ -174,6 +176,7 @@ def test_a_stack_with_a_plane_that_the_run_was_trained_on(gray_run: Path) -> Non
     assert len(meaning["weights"]) == 64
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_pyramid_of_doubles_by_the_last_checkpoint(gray_run: Path) -> None:
     image = picture((90, 70), np.float64) / 255
     layer = Image([image, image[::2, ::2]], name="mine", multiscale=True)
@@ -183,6 +186,7 @@ def test_a_pyramid_of_doubles_by_the_last_checkpoint(gray_run: Path) -> None:
     assert found.checkpoint == "last"
 
 
+@pytest.mark.usefixtures("quick")
 def test_zarr_on_disk_is_read_where_it_is(
     colour_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,6 +203,7 @@ def test_zarr_on_disk_is_read_where_it_is(
         equal_to(found.levels(number)[0], wanted[number])
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_stack_of_colour_with_alpha(colour_run: Path) -> None:
     image = picture((3, 40, 90, 4))
     lazy = dask.array.from_array(image, chunks=(1, 17, 90, 4))
@@ -211,6 +216,7 @@ def test_a_stack_of_colour_with_alpha(colour_run: Path) -> None:
             equal_to(level[number], wanted[cls])
 
 
+@pytest.mark.usefixtures("quick")
 def test_one_plane_of_a_gray_stack_by_a_run_on_colour(colour_run: Path) -> None:
     image = picture((2, 3, 40, 90), np.uint16)
     layer = Image(image, name="mine", scale=(2, 3, 1, 1), translate=(5, 6, 7, 8))
@@ -233,6 +239,7 @@ def test_one_plane_of_a_gray_stack_by_a_run_on_colour(colour_run: Path) -> None:
     ]
 
 
+@pytest.mark.usefixtures("quick")
 def test_colour_becomes_gray_as_for_files(gray_run: Path) -> None:
     image = picture((40, 50, 3))
     found = finished(start(gray_run, source_of(image, rgb=True)))
