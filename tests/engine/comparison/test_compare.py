@@ -74,6 +74,7 @@ def begun(vessels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
+@pytest.mark.usefixtures("quick")
 def test_what_is_missing_is_run_what_broke_is_resumed_what_is_there_is_kept(
     begun: Path, vessels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -119,6 +120,7 @@ def test_what_is_missing_is_run_what_broke_is_resumed_what_is_there_is_kept(
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_cell_that_fails_on_a_cluster_stops_no_other(
     begun: Path, vessels: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -159,6 +161,7 @@ def test_a_run_without_test_images_is_said(
     assert "it has no test images to score: give data.split" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_run_that_cannot_be_scored_is_not_trained_to_its_end(vessels: Path, tmp_path: Path) -> None:
     given = flags.parse(["--data.split=[0.8,0.2,0,0]", "--training.epochs=400"])
     made = load(written(tmp_path, vessels, seeds=[0]), tmp_path / "out", flags=given)
