@@ -170,16 +170,14 @@ def needing_maps(head: Head) -> list[str]:
 
 def lazily(config: RunConfig, dataset: Dataset) -> tuple[Images, Images | None]:
     """Training and validation images that stay in their files."""
-    tile = config.prediction.tile_of(dataset.dims)
-    tiles = (tile,) * dataset.dims
-    train, val = (
-        lazy.open_images(dataset.cases(part), dataset.classes, dataset.channels, config.data, tiles)
-        if dataset.splits[part]
-        else None
-        for part in ("train", "val")
-    )
-    assert train is not None  # a split for training is never empty
-    return train, val
+    tile = (config.prediction.tile_of(dataset.dims),) * dataset.dims
+
+    def opened(part: str) -> LazyStore:
+        store = lazy.open_images(dataset.cases(part), dataset.classes, dataset.channels, config.data, tile)
+        dataset.note_boxes(part)
+        return store
+
+    return opened("train"), opened("val") if dataset.splits["val"] else None
 
 
 def decoded(

@@ -16,6 +16,7 @@ from engine.data.layouts import Case, Found, find
 from engine.data.orientation import world_notes
 from engine.data.pairs import some
 from engine.data.read import (
+    ALPHA,
     load_cases,
     probe_cases,
     read_spaced,
@@ -27,7 +28,7 @@ from engine.data.rows import open_case
 from engine.data.specs import Data
 from engine.data.split import FEWEST, SPLITS, split
 from engine.data.store import Sample, frame_of, resized
-from engine.data.stored import open_stored
+from engine.data.stored import open_stored, require_stored
 from engine.errors import InputError
 
 
@@ -111,6 +112,12 @@ class Dataset:
     def samples(self, part: str) -> Samples:
         """The decoded images of a split, in the order of :meth:`cases`."""
         return self.some(self.splits[part])
+
+    def note_boxes(self, part: str) -> None:
+        """Note what is done to the images of a split where only boxes of them are read."""
+        for case in self.cases(part):
+            if any(require_stored(source).alpha for source in case.images):
+                self.notes.setdefault(ALPHA, {})[case.name] = None
 
     def some(self, indices: Sequence[int]) -> Samples:
         """The decoded images of any cases."""

@@ -31,6 +31,7 @@ THREADS = 4
 LUMINANCE = (0.299, 0.587, 0.114)
 """Red, green, blue, ITU-R BT.601."""
 
+ALPHA = "an alpha channel was dropped"
 MOST_VALUES = 1 << 22
 """Values of a file that are looked at at once, where it need not be read whole."""
 AT_ONCE = 1 << 29
@@ -279,7 +280,7 @@ def _read_image(case: Case, channels: int | None) -> tuple[NDArray[Any], _Grid, 
     same = len({plane.dtype for plane in planes}) == 1
     if len(planes) > 1:
         planes = [np.concatenate(planes if same else [plane.astype(np.float32) for plane in planes], axis=-1)]
-    notes = ("an alpha channel was dropped",) if alpha else ()
+    notes = (ALPHA,) if alpha else ()
     grid = replace(grids[0], what=f"the image {case.images[0].path}")
     return with_channels(planes[0], channels, str(case.images[0].path)), grid, notes
 

@@ -1,8 +1,8 @@
 """Images that are stored in chunks and need not be loaded whole: zarr, OME-Zarr and tiled TIFF."""
 
-import weakref
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Stored:
         chunks: extent of a chunk along each axis of S.
         read: a box of S, (*box, channels), as stored. It raises InputError where that cannot be read.
         spacing: mm along each axis of S; None where nothing is known.
+        alpha: whether an alpha channel was there and is dropped.
     """
 
     path: Path
@@ -41,6 +42,7 @@ class Stored:
     chunks: tuple[int, ...]
     read: Callable[[Box], NDArray[Any]]
     spacing: tuple[float, ...] | None
+    alpha: bool = False
 
     def raster(self, box: Box) -> Raster:
         """A box as :func:`engine.data.decode.decode` would give it of the whole: one channel has no axis."""
@@ -109,7 +111,7 @@ def _of_array(
 
     return Stored(
         path, (*wanted[: order.dims], channels), np.dtype(array.dtype),
-        order.shape(array.shards or array.chunks)[: order.dims], read, spacing,
+        order.shape(array.shards or array.chunks)[: order.dims], read, spacing, alpha,
     )  # fmt: skip
 
 
@@ -121,15 +123,26 @@ def _tiff(path: Path, axes: str | None) -> Stored | None:
         raise
     except Exception:  # reading it whole says what is wrong
         return None
-    stored = None
-    try:
+    with file:
         stored = _of_tiff(path, file, axes)
-    finally:
-        if stored is None:
-            file.close()
-    if stored is not None:
-        weakref.finalize(stored.read, file.close)
-    return stored
+    return None if stored is None else replace(stored, read=_reopening(stored.read, file.filehandle))
+
+
+def _reopening(
+    read: Callable[[Box], NDArray[Any]], handle: tifffile.FileHandle
+) -> Callable[[Box], NDArray[Any]]:
+    """Have a file open only while it is read: of the thousands in a data set, a system lets few be open."""
+    lock = threading.Lock()
+
+    def reopened(box: Box) -> NDArray[Any]:
+        with lock:
+            handle.open()
+            try:
+                return read(box)
+            finally:
+                handle.close()
+
+    return reopened
 
 
 def _of_tiff(path: Path, file: tifffile.TiffFile, axes: str | None) -> Stored | None:

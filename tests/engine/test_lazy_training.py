@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from chunked import write_chunked
 from forked import forked, trains_until_write
@@ -130,6 +131,21 @@ def test_empty_masks_are_refused(tmp_path: Path) -> None:
         train.main(
             settings(tmp_path / "data", tmp_path / "run", "--data.cache=none", "--data.classes={a = [1]}")
         )
+
+
+def test_what_is_done_to_images_is_said(tmp_path: Path) -> None:
+    colours = np.random.default_rng(0).integers(0, 255, (40, 48, 4), dtype=np.uint8)
+    mask = np.zeros((40, 48), np.uint8)
+    mask[4:20, 4:20] = 1
+    (tmp_path / "images").mkdir()
+    path = tmp_path / "images" / "a.tif"
+    tifffile.imwrite(path, colours, tile=(16, 16), photometric="rgb", extrasamples=["unassalpha"])
+    write_chunked(tmp_path / "masks" / "a.tif", mask, "yx")
+    wanted = config(tmp_path, "--data.cache=none")
+    found = Dataset.open(wanted.data)
+    ready = prepare(wanted, found)
+    assert "an alpha channel was dropped: 1 image (a)." in found.remarks()
+    np.testing.assert_array_equal(ready.watched[0].image, colours[..., :3])
 
 
 def test_auto_takes_files_where_memory_has_no_room(slides: Path, tmp_path: Path) -> None:
