@@ -44,10 +44,10 @@ def demo_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def demo_run(demo_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def demo_run(ready: str, demo_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of 6 epochs of SMM v2 on `demo_set`; not to be written into."""
     out = tmp_path_factory.mktemp("runs") / "demo"
-    command = [sys.executable, "-m", "engine.train", "--data.root", str(demo_set), "--out", str(out)]
+    command = [ready, "-m", "engine.train", "--data.root", str(demo_set), "--out", str(out)]
     subprocess.run([*command, "--training.epochs=6", *FAST], cwd=ROOT, check=True, timeout=120)
     return out
 

@@ -87,6 +87,7 @@ def bars() -> list[str]:
     return [str(bar) for bar in progress._all_instances]
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_prediction_in_the_window(qtbot: QtBot, panel: PredictPanel, viewer: Any) -> None:
     image = picture(2000, 1500)
     source = viewer.add_image(
@@ -137,6 +138,7 @@ def test_a_prediction_in_the_window(qtbot: QtBot, panel: PredictPanel, viewer: A
     assert child(panel, QPushButton, "predict-start").isEnabled()
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_cancel_by_the_button(qtbot: QtBot, panel: PredictPanel, viewer: Any) -> None:
     viewer.add_image(picture(4000, 3000), name="mine")
     press(qtbot, panel, "predict-start")
@@ -191,6 +193,7 @@ def test_a_panel_closed_before_its_prediction_has_started(
 
 
 @pytest.mark.pyqt5_is_enough
+@pytest.mark.usefixtures("quick")
 def test_a_plane_of_a_stack_is_laid_in_its_place(qtbot: QtBot, panel: PredictPanel, viewer: Any) -> None:
     stack = viewer.add_image(picture(3, 40, 50), name="stack", scale=(2, 1, 1))
     painted = viewer.add_labels(np.zeros((40, 50), np.uint8), name="paint")
@@ -229,6 +232,7 @@ def test_what_is_wrong_is_said_beside_the_field(qtbot: QtBot, panel: PredictPane
 
 
 @pytest.mark.pyqt6_is_enough
+@pytest.mark.usefixtures("quick")
 def test_what_fails_is_said_below_the_bar(qtbot: QtBot, panel: PredictPanel, viewer: Any, home: Path) -> None:
     viewer.add_image(np.full((20, 30), np.nan), name="mine", contrast_limits=(0, 1))
     press(qtbot, panel, "predict-start")

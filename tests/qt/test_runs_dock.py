@@ -262,6 +262,7 @@ def test_a_killed_trainer_is_seen_with_its_last_words(
 
 
 @pytest.mark.pyqt6_is_enough
+@pytest.mark.usefixtures("quick")
 def test_a_stopped_run_goes_on_and_is_watched(
     qtbot: QtBot, dock: RunsDock, home: Path, demo_run: Path
 ) -> None:
@@ -291,6 +292,7 @@ def cut_after(root: Path, epoch: int) -> None:
 
 
 @pytest.mark.pyqt5_is_enough
+@pytest.mark.usefixtures("quick")
 def test_a_run_that_cannot_be_resumed_says_why(qtbot: QtBot, dock: RunsDock, home: Path) -> None:
     made(home / "runs" / "odd", "crashed")
     wait_for_runs(qtbot, dock, 1)

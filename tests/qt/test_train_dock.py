@@ -99,6 +99,7 @@ def data_of(bench: Workbench, role: Any) -> np.ndarray:
     return np.asarray(bench.sync.layer(role).data[-1])
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_run_s_life_in_the_window(qtbot: QtBot, dock: TrainDock, viewer: Any) -> None:
     bench = dock.workbench
     painted = viewer.add_labels(np.zeros((128, 128), np.uint8), name="mine")
@@ -167,6 +168,7 @@ def test_a_run_outlives_docks_and_is_found_again(qtbot: QtBot, dock: TrainDock, 
     assert lock.holder(root) is not None
 
 
+@pytest.mark.usefixtures("quick")
 def test_painted_layers_are_trained_on_and_shown_in_place(qtbot: QtBot, dock: TrainDock, viewer: Any) -> None:
     rng = np.random.default_rng(0)
     stack = rng.random((4, 48, 64)).astype(np.float32)
@@ -209,6 +211,7 @@ def test_what_is_wrong_is_said_beside_the_choice(qtbot: QtBot, dock: TrainDock, 
     assert not list(launch.home().glob("runs/*"))
 
 
+@pytest.mark.usefixtures("quick")
 def test_data_that_the_trainer_refuses_are_a_failed_run(
     qtbot: QtBot, dock: TrainDock, tmp_path: Path
 ) -> None:
