@@ -310,6 +310,7 @@ def test_a_killed_process_has_failed(gray_run: Path) -> None:
     assert [path.name for path in prediction.out.iterdir()] == ["log.txt"]
 
 
+@pytest.mark.usefixtures("quick")
 def test_what_the_engine_refuses_is_said_in_its_words(gray_run: Path) -> None:
     image = picture((30, 40), np.float32)
     image[3, 4] = np.nan
