@@ -77,6 +77,11 @@ class Item:
         return tuple(a * b for a, b in zip(self.origin, self.extents, strict=True))
 
     @property
+    def transform(self) -> Transform:
+        """Of :attr:`source`."""
+        return self.source.transform if isinstance(self.source, Placement) else self.source
+
+    @property
     def source(self) -> Placement | Transform:
         """Where the whole image lies in the viewer: as its layer lay, else at the origin; volumes in mm."""
         if self.placement is not None:

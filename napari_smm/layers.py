@@ -474,6 +474,10 @@ def _recall_slope(run: WatchedRun, item: Item) -> LayerSpec:
     high, wide = picture.at(run.epochs).shape[:2]
     pixel = item.extents[-2] * height / high
     offset = (*item.offset[:-1], item.offset[-1] + item.extents[-1] * width * (1 + GAP))
+    across = pixel
+    if behind:  # of voxels that are no cubes
+        steps = np.linalg.norm(item.transform.matrix[:-1, :-1], axis=0)
+        across = pixel * float(steps[-2] / steps[-1])
     # One slice as thick as the volume: it is in view wherever the slider stands.
     thick = tuple(extent * length for extent, length in zip(item.extents, behind, strict=False))
 
@@ -491,7 +495,7 @@ def _recall_slope(run: WatchedRun, item: Item) -> LayerSpec:
         name="recall slope",
         data=_history(run, item, frame, (*(1 for _ in behind), high, wide, 4), np.uint8),
         key=(item.number, run.epochs, run.generation),
-        place=_place(item, epochs=True, scale=(*thick, pixel, pixel), offset=offset),
+        place=_place(item, epochs=True, scale=(*thick, pixel, across), offset=offset),
         contrast_limits=None,
         look=look,
     )
