@@ -198,7 +198,9 @@ def test_what_predicted_a_layer_and_what_is_not_known_of_it() -> None:
     assert predicted(image("p")) is None
     assert predicted(image("p", weights="")) is None
     assert not differs(image("p", split=None), image("q"))
-    assert "weights of best after epoch 7" in differs(image("p", split=None), image("q", weights="def"))
+    assert "other weights, though these are also best's after epoch 7" in differs(
+        image("p", split=None), image("q", weights="def")
+    )
     assert "precision float32" in differs(
         image("p", split=None), image("q", path={**PATH, "precision": "bf16"})
     )
