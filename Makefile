@@ -26,9 +26,8 @@ endef
 XVFB = $(if $(shell command -v xvfb-run),xvfb-run -a -s "-screen 0 1280x800x24")
 # With a choice of tests, none of them may be in one of the two folders.
 NONE_IS_FINE = $(if $(PYTEST),|| [ $$? = 5 ])
-# Of tests that both bindings share: the one whose own are left to it.
-OTHER_pyqt5 := pyqt6
-OTHER_pyqt6 := pyqt5
+# When both bindings are tested, PyQt6 runs all tests of the window, and PyQt5 these, which run all lines.
+WITH_BOTH_pyqt5 := -m both_bindings
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo gui test test-logic test-window test-pyqt5 test-pyqt6 lint format benchmark clean
@@ -36,7 +35,7 @@ OTHER_pyqt6 := pyqt5
 help:
 	@echo "make demo       train on the embedded set; pictures and numbers in demo/"
 	@echo "make gui        open the workbench in napari; OPEN=\"PATH ...\" opens runs and images in it"
-	@echo "make test       run the tests, those of the window with PyQt5 and with PyQt6 (test-logic, test-window, test-pyqt5, test-pyqt6)"
+	@echo "make test       run the tests, those of the window with PyQt6, and with PyQt5 as many as run every line (test-logic, test-window, test-pyqt5, test-pyqt6)"
 	@echo "make lint       ruff, mypy and import-linter"
 	@echo "make format     let ruff put the code in order"
 	@echo "make benchmark  measure what mask modulation costs"
@@ -66,21 +65,26 @@ demo: $(STAMP)
 gui: $(STAMP)
 	QT_API=$${QT_API:-pyqt6} $(BIN)/napari-smm $(OPEN)
 
-test: test-logic test-window
+# Side by side, so that no processor waits for another. The tests of the window go one after another and take
+# longest: they come first, and those of the logic, of which there is one for each processor, get what is left.
+SIDE_BY_SIDE := --no-print-directory --jobs=2 --output-sync=target BOTH=yes
 
-# The two side by side, each with a screen of its own. What no binding changes is tested with one of them.
+test: $(STAMP)
+	@echo "The tests run side by side; each part is shown when it has ended."
+	@$(MAKE) $(SIDE_BY_SIDE) NICE="nice -n 5" test-pyqt6 test-logic test-pyqt5
+
 test-window: $(STAMP)
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target BOTH=yes test-pyqt5 test-pyqt6
+	@$(MAKE) $(SIDE_BY_SIDE) test-pyqt6 test-pyqt5
 
 test-logic: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --ignore=tests/qt \
+	OMP_NUM_THREADS=1 $(NICE) $(BIN)/python -m pytest -n auto --dist worksteal --ignore=tests/qt \
 		-p no:pytest-qt -p no:napari $(PYTEST) $(NONE_IS_FINE)
 
 # One test at a time: windows that share a screen take the keyboard from each other.
 test-pyqt5 test-pyqt6: test-%: $(STAMP)
 	@$(if $(XVFB),:,[ -n "$$DISPLAY" ] || [ "$$(uname -s)" != Linux ]) || { echo "The tests of the window need a display: install xvfb and xauth."; exit 1; }
 	OMP_NUM_THREADS=1 LIBGL_ALWAYS_SOFTWARE=1 QT_API=$* $(XVFB) \
-		$(BIN)/python -m pytest tests/qt $(if $(BOTH),-m "not $(OTHER_$*)_is_enough") $(PYTEST) $(NONE_IS_FINE)
+		$(BIN)/python -m pytest tests/qt $(if $(BOTH),$(WITH_BOTH_$*)) $(PYTEST) $(NONE_IS_FINE)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

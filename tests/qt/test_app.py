@@ -29,6 +29,7 @@ def docks(viewer: Any) -> dict[str, Any]:
     return {name: dock for name, dock in viewer.window._wrapped_dock_widgets.items() if "napari-smm" in name}
 
 
+@pytest.mark.both_bindings
 def test_the_docks_stand_at_the_right_one_behind_the_other(viewer: Any, qtbot: QtBot) -> None:
     opened = docks(viewer)
     assert list(opened) == ["Train (napari-smm)", "Threshold (napari-smm)", "Runs (napari-smm)"]
@@ -40,6 +41,7 @@ def test_the_docks_stand_at_the_right_one_behind_the_other(viewer: Any, qtbot: Q
     qtbot.waitUntil(lambda: not first.visibleRegion().isEmpty())
 
 
+@pytest.mark.both_bindings
 def test_the_menu_shows_and_hides_the_same_docks(viewer: Any) -> None:
     first = docks(viewer)["Train (napari-smm)"]
     get_app_model().commands.execute_command("napari-smm.train").result()
@@ -70,6 +72,7 @@ def test_what_cannot_be_opened_is_said_in_the_window(viewer: Any, tmp_path: Path
     assert "cells.strange" in said.message
 
 
+@pytest.mark.both_bindings
 def test_the_command_opens_a_window_and_ends_with_it(demo_run: Path, tmp_path: Path) -> None:
     code = """
 import sys

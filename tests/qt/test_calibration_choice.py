@@ -132,7 +132,7 @@ def calibrated(root: Path, count: int = 3, source: str = "calib split", **given:
     calibration.write(root, Calibration(lesions, Predicted("best", 7, "abc", {}), source, **given))
 
 
-@pytest.mark.pyqt6_is_enough
+@pytest.mark.both_bindings
 def test_annotated_predictions_are_ticked_and_read(qtbot: QtBot, host: Host, viewer: Any) -> None:
     p = {name: predict(viewer, name) for name in ("cell 1", "cell 2", "cell 3")}
     y = {name: label(viewer, f"{name} mask") for name in p}
@@ -167,7 +167,7 @@ def test_annotated_predictions_are_ticked_and_read(qtbot: QtBot, host: Host, vie
     assert all(told != later for told, later in zip(host.told, host.told[1:], strict=False))
 
 
-@pytest.mark.pyqt5_is_enough
+@pytest.mark.both_bindings
 def test_another_truth_may_be_chosen(qtbot: QtBot, host: Host, viewer: Any) -> None:
     p, other = predict(viewer, "a"), label(viewer, "another hand")
     own = label(viewer, "a")
@@ -185,6 +185,7 @@ def test_another_truth_may_be_chosen(qtbot: QtBot, host: Host, viewer: Any) -> N
     assert rows(tree)["a"].text(TRUTH) == "a"
 
 
+@pytest.mark.both_bindings
 def test_what_cannot_be_used_is_grey_and_says_why(qtbot: QtBot, host: Host, viewer: Any) -> None:
     tree = open_layers(qtbot, host)
     said(qtbot, host, "No annotated prediction is open")
@@ -217,7 +218,7 @@ def test_what_cannot_be_used_is_grey_and_says_why(qtbot: QtBot, host: Host, view
     assert known(qtbot, host).predicted.weights == "def"  # type: ignore[union-attr]
 
 
-@pytest.mark.pyqt6_is_enough
+@pytest.mark.both_bindings
 def test_what_turns_out_wrong_is_said_and_can_be_left_out(qtbot: QtBot, host: Host, viewer: Any) -> None:
     logits = viewer.add_image(np.full(SHAPE, -3.0), name="logits")
     viewer.add_image(np.full(SHAPE, 0.5), name="fine")
@@ -264,7 +265,7 @@ def test_what_is_painted_counts(qtbot: QtBot, host: Host, viewer: Any) -> None:
     qtbot.waitUntil(lambda: known(qtbot, host).lesions.values[0][0].size == p.data.size, timeout=PATIENCE)
 
 
-@pytest.mark.pyqt5_is_enough
+@pytest.mark.both_bindings
 def test_both_classes_and_the_planes_of_a_stack(qtbot: QtBot, host: Host, viewer: Any) -> None:
     rng = np.random.default_rng(0)
     p, y = rng.random((2, 3, *SHAPE), dtype=np.float32), rng.integers(0, 3, (3, *SHAPE), dtype=np.uint8)
@@ -294,7 +295,7 @@ def test_both_classes_and_the_planes_of_a_stack(qtbot: QtBot, host: Host, viewer
     assert not stack_is.isHidden()
 
 
-@pytest.mark.pyqt5_is_enough
+@pytest.mark.both_bindings
 def test_groups_are_one_unit_and_many_pixels_are_counted_later(
     qtbot: QtBot, host: Host, viewer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,7 +317,6 @@ def test_groups_are_one_unit_and_many_pixels_are_counted_later(
     assert known(qtbot, host).unit == "image"
 
 
-@pytest.mark.pyqt6_is_enough
 def test_the_runs_own_calibration(qtbot: QtBot, host: Host, viewer: Any, tmp_path: Path) -> None:
     choice = host.choice
     assert choice.what.objectName() == "threshold-calibration"
@@ -351,6 +351,7 @@ def test_the_runs_own_calibration(qtbot: QtBot, host: Host, viewer: Any, tmp_pat
     said(qtbot, host, "No run is watched")
 
 
+@pytest.mark.both_bindings
 def test_layers_that_come_go_and_change_names(qtbot: QtBot, host: Host, viewer: Any) -> None:
     tree = open_layers(qtbot, host)
     p, y = predict(viewer, "a"), label(viewer, "a")
@@ -369,6 +370,7 @@ def test_layers_that_come_go_and_change_names(qtbot: QtBot, host: Host, viewer: 
     assert tree.isHidden()
 
 
+@pytest.mark.both_bindings
 def test_a_closed_dock_lets_go_of_everything(
     qtbot: QtBot, viewer: Any, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -93,6 +93,7 @@ def wheel(field: QWidget) -> bool:
 # Steps
 
 
+@pytest.mark.both_bindings
 @pytest.mark.parametrize(
     ("value", "steps", "limits", "unit", "found"),
     [
@@ -140,6 +141,7 @@ def test_a_step_goes_its_way_and_never_out_of_the_range(value: float, steps: int
     assert (found - value) * steps >= 0
 
 
+@pytest.mark.both_bindings
 @pytest.mark.parametrize(
     ("value", "steps", "limits", "found"),
     [
@@ -235,6 +237,7 @@ def test_what_is_no_number_is_refused_in_one_sentence(
     assert str(refused.value) == sentence
 
 
+@pytest.mark.both_bindings
 def test_arrow_keys_step_a_number_once_each(qtbot: QtBot, shown: Callable[[Any], Any]) -> None:
     field = shown(NumberField(float, POSITIVE))
     field.set_value(0.001)
@@ -254,6 +257,7 @@ def test_arrow_keys_step_a_number_once_each(qtbot: QtBot, shown: Callable[[Any],
 # The wheel
 
 
+@pytest.mark.both_bindings
 @pytest.mark.parametrize("kind", ["number", "choice", "suggest"])
 def test_the_wheel_changes_only_what_has_the_focus(
     qtbot: QtBot, shown: Callable[[Any], Any], kind: str
@@ -279,6 +283,7 @@ def test_the_wheel_changes_only_what_has_the_focus(
 # Choices and texts
 
 
+@pytest.mark.both_bindings
 def test_a_choice_gives_back_the_value_and_not_its_text(qtbot: QtBot) -> None:
     field = ChoiceField([1, "1", None, True], {1: "one"})
     qtbot.addWidget(field)
@@ -290,6 +295,7 @@ def test_a_choice_gives_back_the_value_and_not_its_text(qtbot: QtBot) -> None:
         field.set_value("2")
 
 
+@pytest.mark.both_bindings
 def test_a_list_of_offers_is_read_when_it_is_wanted_and_leaves_the_text(qtbot: QtBot) -> None:
     asked: list[int] = []
     field = SuggestField(lambda: asked.append(1) or {"auto": "by itself", "cpu": "the processor"})
@@ -324,6 +330,7 @@ def test_what_is_typed_replaces_a_text_that_could_not_be_shown(qtbot: QtBot, mak
     assert field.value() == ""
 
 
+@pytest.mark.both_bindings
 def test_a_folder_can_be_browsed_for_or_dropped(
     qtbot: QtBot, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -352,6 +359,7 @@ def test_a_folder_can_be_browsed_for_or_dropped(
     assert field.value() == str(tmp_path / "eyes")
 
 
+@pytest.mark.both_bindings
 def test_a_file_of_weights_can_be_browsed_for(
     qtbot: QtBot, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -372,6 +380,7 @@ def test_a_file_of_weights_can_be_browsed_for(
 TABLES = st.dictionaries(TEXTS, st.lists(st.integers() | TEXTS))
 
 
+@pytest.mark.both_bindings
 @given(TABLES)
 def test_an_inline_table_is_toml_that_says_the_same(table: dict[str, list[int | str]]) -> None:
     text = inline_table(table)
@@ -387,6 +396,7 @@ def test_a_table_field_gives_back_every_table(qapp: QApplication, table: dict[st
     assert field.value() == table
 
 
+@pytest.mark.both_bindings
 def test_a_table_is_typed_as_toml(qtbot: QtBot) -> None:
     field = TableField()
     qtbot.addWidget(field)
@@ -407,6 +417,7 @@ def test_a_table_is_typed_as_toml(qtbot: QtBot) -> None:
         assert str(refused.value).endswith("would be one.")
 
 
+@pytest.mark.both_bindings
 def test_an_option_is_set_with_its_box_and_keeps_what_it_held(
     qtbot: QtBot, shown: Callable[[Any], Any]
 ) -> None:
@@ -429,6 +440,7 @@ def test_an_option_is_set_with_its_box_and_keeps_what_it_held(
     assert field.value() == 8
 
 
+@pytest.mark.both_bindings
 def test_a_tuple_is_a_row_of_fields_and_one_edit_is_told_once(qtbot: QtBot) -> None:
     field = field_for(Augment.model_fields["scale"].annotation)
     qtbot.addWidget(field)
@@ -467,6 +479,7 @@ def test_each_type_has_its_widget(qtbot: QtBot, annotation: Any, kind: type[Fiel
     assert type(field) is kind
 
 
+@pytest.mark.both_bindings
 @pytest.mark.parametrize("annotation", [bytes, list[int], int | str, set[int], dict[str, int]])
 def test_a_type_without_a_widget_is_refused(qapp: QApplication, annotation: Any) -> None:
     with pytest.raises(TypeError, match="no widget for settings of the type"):

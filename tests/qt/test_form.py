@@ -276,6 +276,7 @@ def test_a_value_is_announced_once_and_not_while_it_is_being_set(hidden: Setting
 # Edits
 
 
+@pytest.mark.both_bindings
 @pytest.mark.parametrize(
     ("group", "key", "edit", "value"),
     [
@@ -362,6 +363,7 @@ def test_the_loss_follows_once_a_mistake_elsewhere_is_mended(form: SettingsForm)
     assert form.value().loss.name == "dice_ce"
 
 
+@pytest.mark.both_bindings
 def test_lists_of_offers_name_what_the_engine_knows(form: SettingsForm) -> None:
     layout, device = field(form, "data", "layout"), field(form, "training", "device")
     assert isinstance(layout, SuggestField)
@@ -376,6 +378,7 @@ def test_lists_of_offers_name_what_the_engine_knows(form: SettingsForm) -> None:
 # What cannot be used
 
 
+@pytest.mark.both_bindings
 @pytest.mark.parametrize(
     ("group", "key", "text", "start"),
     [
@@ -426,6 +429,7 @@ def test_every_mistake_has_its_own_sentence(qtbot: QtBot, form: SettingsForm) ->
     assert not form.check()
 
 
+@pytest.mark.both_bindings
 def test_a_rule_between_settings_is_said_beside_those_it_names(qtbot: QtBot, form: SettingsForm) -> None:
     field(form, "training", "head").setCurrentText("exclusive")
     judged(qtbot, form)
@@ -440,6 +444,7 @@ def test_a_rule_between_settings_is_said_beside_those_it_names(qtbot: QtBot, for
     assert sentence(form, "training.head") == sentence(form, "modulation.name") == ""
 
 
+@pytest.mark.both_bindings
 @pytest.mark.parametrize(
     ("groups", "marked"),
     [
@@ -498,6 +503,7 @@ def test_an_error_of_no_shown_setting_is_said_at_its_group_or_above_all(
     assert not labels[0].isVisible()
 
 
+@pytest.mark.both_bindings
 def test_what_an_error_clears_is_not_a_mistake_of_the_users(qtbot: QtBot, form: SettingsForm) -> None:
     field(form, "training", "epochs").line.setText("0")
     form.show_error("data.root", "No.")
@@ -523,6 +529,7 @@ def test_a_file_brings_back_what_was_saved(form: SettingsForm, tmp_path: Path) -
     assert tomllib.loads((tmp_path / "mine.toml").read_text("utf-8"))["optimizer"]["lr"] == 1e-5
 
 
+@pytest.mark.both_bindings
 def test_a_file_that_cannot_be_used_changes_nothing(form: SettingsForm, tmp_path: Path) -> None:
     form.set_value(config_of(training={"epochs": 3}))
     broken = tmp_path / "broken.toml"
@@ -540,6 +547,7 @@ def test_a_file_that_cannot_be_used_changes_nothing(form: SettingsForm, tmp_path
         form.load_preset("sm")
 
 
+@pytest.mark.both_bindings
 def test_a_preset_leaves_the_users_data_alone(form: SettingsForm) -> None:
     mine = {
         "root": "/eyes", "layout": "patterns", "images": "{id}.tif", "masks": "{id}.png",
@@ -556,6 +564,7 @@ def test_a_preset_with_data_of_its_own_brings_them(form: SettingsForm) -> None:
     assert form.value() == resolve([read_preset("demo")])[0]
 
 
+@pytest.mark.both_bindings
 def test_a_preset_is_not_loaded_over_data_that_cannot_be_read(form: SettingsForm) -> None:
     field(form, "data", "classes").given.setChecked(True)
     field(form, "data", "classes").inner.setText("{a = ")
@@ -580,6 +589,7 @@ def test_one_group_is_open_at_a_time_and_says_what_it_holds_while_shut(form: Set
     assert not any(section(form, group).is_open() for group in GROUPS)
 
 
+@pytest.mark.both_bindings
 def test_a_section_folds_by_key_and_by_click(qtbot: QtBot, form: SettingsForm) -> None:
     found = section(form, "loss")
     for key, opened in [
@@ -613,6 +623,7 @@ def test_a_section_is_of_use_alone(qtbot: QtBot) -> None:
     assert (found.header.toolTip(), found.header.accessibleName()) == ("none yet", "Curves")
 
 
+@pytest.mark.both_bindings
 def test_tab_leads_from_a_header_to_its_fields_in_their_order(qtbot: QtBot, form: SettingsForm) -> None:
     form.activateWindow()
     section(form, "data").header.setFocus()
@@ -631,6 +642,7 @@ def test_tab_leads_from_a_header_to_its_fields_in_their_order(qtbot: QtBot, form
     assert all(later > earlier - 8 for earlier, later in pairwise(rows))
 
 
+@pytest.mark.both_bindings
 def test_locked_settings_can_be_looked_through_but_not_changed(qtbot: QtBot, form: SettingsForm) -> None:
     form.set_locked(True)
     form.open_group("optimizer")
@@ -670,6 +682,7 @@ def docked(qtbot: QtBot) -> Callable[[str], SettingsForm]:
     return dock
 
 
+@pytest.mark.both_bindings
 @pytest.mark.parametrize("theme", ["", "dark", "light"])
 def test_every_group_fits_a_dock_without_scrolling(
     qtbot: QtBot, docked: Callable[[str], SettingsForm], theme: str
@@ -747,6 +760,7 @@ def test_a_choice_has_its_parts_help(form: SettingsForm) -> None:
 # The end
 
 
+@pytest.mark.both_bindings
 def test_nothing_of_a_closed_form_stays(qtbot: QtBot) -> None:
     before = len(QApplication.allWidgets())
     form = SettingsForm()

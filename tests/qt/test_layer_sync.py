@@ -54,6 +54,7 @@ def shown(qtbot: QtBot, bench: Workbench, epoch: int) -> None:
     qtbot.waitUntil(arrived, timeout=20_000)
 
 
+@pytest.mark.both_bindings
 def test_layers_come_once_and_grow_in_place(
     qtbot: QtBot, bench: Workbench, viewer: Any, run: MadeRun
 ) -> None:
@@ -89,7 +90,6 @@ def test_napari_s_slider_scrubs_and_following_waits(
     assert viewer.dims.point[0] == 4
 
 
-@pytest.mark.pyqt6_is_enough
 def test_another_image_and_class_are_shown_by_the_same_layers(
     qtbot: QtBot, bench: Workbench, viewer: Any, run: MadeRun
 ) -> None:
@@ -106,7 +106,6 @@ def test_another_image_and_class_are_shown_by_the_same_layers(
     np.testing.assert_array_equal(bench.sync.layer("image").data, run.items[1].image[..., 0])
 
 
-@pytest.mark.pyqt6_is_enough
 def test_the_threshold_moves_contrast_limits_and_no_data(
     qtbot: QtBot, bench: Workbench, viewer: Any, run: MadeRun
 ) -> None:
@@ -121,7 +120,6 @@ def test_the_threshold_moves_contrast_limits_and_no_data(
             assert layer.data is before[role]
 
 
-@pytest.mark.pyqt5_is_enough
 def test_what_the_user_set_stays(qtbot: QtBot, bench: Workbench, viewer: Any, run: MadeRun) -> None:
     bench.session.watch(run.root)
     shown(qtbot, bench, 2)
@@ -139,7 +137,6 @@ def test_what_the_user_set_stays(qtbot: QtBot, bench: Workbench, viewer: Any, ru
     assert painted.mode == "paint"
 
 
-@pytest.mark.pyqt5_is_enough
 def test_derived_layers_cannot_be_painted_on(qtbot: QtBot, bench: Workbench, run: MadeRun) -> None:
     bench.session.watch(run.root)
     shown(qtbot, bench, 2)
@@ -149,7 +146,6 @@ def test_derived_layers_cannot_be_painted_on(qtbot: QtBot, bench: Workbench, run
     assert not bench.sync.layer("modulated mask").editable
 
 
-@pytest.mark.pyqt6_is_enough
 def test_a_crash_leaves_layers_and_paint(qtbot: QtBot, bench: Workbench, viewer: Any, run: MadeRun) -> None:
     painted = viewer.add_labels(np.zeros((24, 32), np.uint8), name="mine")
     bench.session.watch(run.root)
@@ -163,6 +159,7 @@ def test_a_crash_leaves_layers_and_paint(qtbot: QtBot, bench: Workbench, viewer:
     assert painted.data[3, 4] == 0
 
 
+@pytest.mark.both_bindings
 def test_another_run_replaces_only_the_run_s_layers(
     qtbot: QtBot, bench: Workbench, viewer: Any, run: MadeRun, tmp_path: Path
 ) -> None:
@@ -176,7 +173,7 @@ def test_another_run_replaces_only_the_run_s_layers(
     assert viewer.layers[0] is mine
 
 
-@pytest.mark.pyqt6_is_enough
+@pytest.mark.both_bindings
 def test_a_closed_workbench_finds_its_layers_again(qtbot: QtBot, viewer: Any, run: MadeRun) -> None:
     first = workbench(viewer)
     first.session.watch(run.root)
@@ -192,7 +189,6 @@ def test_a_closed_workbench_finds_its_layers_again(qtbot: QtBot, viewer: Any, ru
     again.close()
 
 
-@pytest.mark.pyqt5_is_enough
 def test_two_viewers_watch_one_run(
     qtbot: QtBot, make_napari_viewer: Callable[..., Any], run: MadeRun
 ) -> None:
@@ -211,7 +207,6 @@ def test_two_viewers_watch_one_run(
         bench.close()
 
 
-@pytest.mark.pyqt5_is_enough
 @pytest.mark.parametrize(
     "given",
     [
@@ -238,7 +233,6 @@ def test_layers_lie_on_the_layer_that_was_trained_on(
             np.testing.assert_allclose(there, here, atol=1e-9)
 
 
-@pytest.mark.pyqt6_is_enough
 def test_adopted_layers_are_those_of_the_run(
     qtbot: QtBot, bench: Workbench, viewer: Any, run: MadeRun
 ) -> None:
@@ -264,6 +258,7 @@ def drawn(viewer: Any, layer: Any, size: tuple[int, int]) -> np.ndarray:
     return picture[np.ix_(rows.round().astype(int), columns.round().astype(int))].sum(-1) > 60
 
 
+@pytest.mark.both_bindings
 def test_what_is_drawn_is_what_numpy_says(
     qtbot: QtBot, bench: Workbench, viewer: Any, tmp_path: Path
 ) -> None:

@@ -205,6 +205,7 @@ def test_axes_say_what_they_are_of(recall, shown):
     assert [scale.labelText for scale in shown(PrecisionRecallPlot()).scales] == ["precision", "recall"]
 
 
+@pytest.mark.both_bindings
 @pytest.mark.parametrize("plot_class", [RecallSlopePlot, LossPlot])
 def test_before_the_first_epoch_nothing_is_shown(shown, plot_class):
     plot = plot_class()
@@ -258,6 +259,7 @@ def test_any_history_can_be_shown(qtbot, rows):
 # The mouse
 
 
+@pytest.mark.both_bindings
 @pytest.mark.parametrize("panel", [0, 1])
 @pytest.mark.parametrize("epoch", [1, 4, 10])
 def test_a_click_picks_the_epoch_under_it(qtbot, recall, epoch, panel):
@@ -273,6 +275,7 @@ def test_a_click_beyond_the_newest_epoch_picks_the_newest(qtbot, recall):
     assert picked.args == [10]
 
 
+@pytest.mark.both_bindings
 def test_dragging_picks_every_epoch_once(qtbot, recall):
     heard = []
     recall.epoch_picked.connect(heard.append)
@@ -288,6 +291,7 @@ def test_dragging_picks_every_epoch_once(qtbot, recall):
     assert heard == [2, 3, 4, 5, 6, 7]
 
 
+@pytest.mark.both_bindings
 def test_other_buttons_and_mere_movement_pick_nothing(qtbot, recall):
     with qtbot.assertNotEmitted(recall.epoch_picked):
         qtbot.mouseClick(recall.canvas.viewport(), Qt.MouseButton.MiddleButton, pos=place(recall, 4))
@@ -295,6 +299,7 @@ def test_other_buttons_and_mere_movement_pick_nothing(qtbot, recall):
         QApplication.processEvents()
 
 
+@pytest.mark.both_bindings
 def test_without_epochs_a_click_says_nothing(qtbot, shown):
     plot = shown(RecallSlopePlot())
     with qtbot.assertNotEmitted(plot.epoch_picked):
@@ -312,12 +317,14 @@ def test_the_cursor_stands_in_all_panels_and_says_nothing(qtbot, recall):
     assert not any(panel.cursor.isVisible() for panel in recall.panels)
 
 
+@pytest.mark.both_bindings
 def test_the_wheel_alone_is_left_to_the_dock(recall):
     before = recall.panels[0].view.viewRange()
     assert not wheel(recall, place(recall, 6), 3, NONE)
     assert recall.panels[0].view.viewRange() == before
 
 
+@pytest.mark.both_bindings
 def test_ctrl_and_the_wheel_zoom_into_the_epochs_until_they_are_reset(qtbot, recall):
     heights = [panel.view.viewRange()[1] for panel in recall.panels]
     assert wheel(recall, place(recall, 6), 3, CTRL)
@@ -345,6 +352,7 @@ def test_another_run_is_shown_whole(recall):
     assert recall.panels[0].view.viewRange()[0] == pytest.approx([0.5, 100.5])
 
 
+@pytest.mark.both_bindings
 def test_a_shows_all_epochs(qtbot, recall):
     wheel(recall, place(recall, 6), 3, CTRL)
     recall.activateWindow()
@@ -354,6 +362,7 @@ def test_a_shows_all_epochs(qtbot, recall):
     assert recall.panels[0].view.viewRange()[0] == pytest.approx([0.5, 12.5])
 
 
+@pytest.mark.both_bindings
 def test_the_menu_holds_what_the_plot_can_do_and_no_more(shown):
     plot, found = shown(LossPlot()), []
 
@@ -394,6 +403,7 @@ def test_without_validation_there_is_no_second_panel(shown):
     assert not plot.panels[1].view.isVisible()
 
 
+@pytest.mark.both_bindings
 def test_every_class_has_a_line_a_colour_and_a_name(shown):
     validation = {"loss": 1.0, "dice": [0.9, None, 0.5], "recall": [1] * 3, "precision": [1] * 3}
     names = ["vein", "<b>artery & co</b>", "lesion"]
@@ -426,6 +436,7 @@ def test_a_legend_of_many_classes_ends(shown):
     assert plot.legend.height() < SIZE[1] / 2
 
 
+@pytest.mark.both_bindings
 def test_losses_can_be_shown_by_their_logarithms(shown):
     plot = LossPlot()
     plot.set_history(
@@ -483,6 +494,7 @@ def test_the_point_moves_and_leaves_where_it_is_undefined(trade):
     np.testing.assert_allclose(trade.point.getData(), [[1], [1]])
 
 
+@pytest.mark.both_bindings
 def test_a_click_picks_the_nearest_threshold(qtbot, trade):
     (precision,), (recall,) = curve_of(np.array([0.63]))
     where = trade.canvas.mapFromScene(trade.view.mapViewToScene(QPointF(recall, precision)))
@@ -501,6 +513,7 @@ def test_undefined_precisions_are_gaps_and_cannot_be_picked(qtbot, shown):
         qtbot.mouseClick(plot.canvas.viewport(), LEFT, pos=QPoint(100, 100))
 
 
+@pytest.mark.both_bindings
 def test_a_curve_of_uneven_columns_is_refused(trade):
     with pytest.raises(InputError, match="3, 2 and 3"):
         trade.set_curve(np.zeros(3), np.zeros(2), np.zeros(3))
@@ -509,6 +522,7 @@ def test_a_curve_of_uneven_columns_is_refused(trade):
 # Colours
 
 
+@pytest.mark.both_bindings
 @pytest.mark.parametrize("plot_class", [RecallSlopePlot, LossPlot, PrecisionRecallPlot])
 @pytest.mark.parametrize("dark", [True, False])
 def test_dark_and_light_by_request(shown, plot_class, dark):
@@ -522,6 +536,7 @@ def test_dark_and_light_by_request(shown, plot_class, dark):
     assert all(axis.textPen().color().name() == plot._sheet.ink.lower() for axis in axes)
 
 
+@pytest.mark.both_bindings
 def test_the_palette_decides_unless_asked_otherwise(recall):
     palette = recall.palette()
     for ground in ("#23242b", "#ebe7e6", "#23242b"):
@@ -535,6 +550,7 @@ def test_the_palette_decides_unless_asked_otherwise(recall):
     assert recall._sheet == LIGHT
 
 
+@pytest.mark.both_bindings
 def test_a_window_s_style_sheet_decides_too(qtbot):
     """As napari's themes do."""
     window = QWidget()
@@ -550,6 +566,7 @@ def test_a_window_s_style_sheet_decides_too(qtbot):
 # What it costs, and that it goes
 
 
+@pytest.mark.both_bindings
 def test_a_thousand_epochs_are_shown_quickly(shown):
     """10 ms are promised; ten times that here, for machines that do other things beside."""
     whole = smm(1000, 1000, range(201, 1000), warmup=200)
@@ -575,6 +592,7 @@ def test_the_point_moves_quickly(trade):
     assert (time.perf_counter() - begun) / 100 < 0.02
 
 
+@pytest.mark.both_bindings
 @pytest.mark.parametrize("plot_class", [RecallSlopePlot, LossPlot, PrecisionRecallPlot])
 def test_a_closed_plot_is_gone(qtbot, plot_class):
     gc.collect()
@@ -606,10 +624,12 @@ def test_a_closed_plot_is_gone(qtbot, plot_class):
     assert {id(widget) for widget in QApplication.topLevelWidgets()} <= windows
 
 
+@pytest.mark.both_bindings
 def test_pyqtgraph_runs_on_the_window_s_binding():
     assert pg.Qt.QT_LIB == qtpy.API_NAME
 
 
+@pytest.mark.both_bindings
 @pytest.mark.skipif(not (find_spec("PyQt5") and find_spec("PyQt6")), reason="needs both bindings installed")
 @pytest.mark.parametrize("api", ["pyqt5", "pyqt6"])
 def test_the_binding_is_right_whichever_is_loaded_first(api):

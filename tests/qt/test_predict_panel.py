@@ -138,6 +138,7 @@ def test_a_prediction_in_the_window(qtbot: QtBot, panel: PredictPanel, viewer: A
     assert child(panel, QPushButton, "predict-start").isEnabled()
 
 
+@pytest.mark.both_bindings
 @pytest.mark.usefixtures("quick")
 def test_a_cancel_by_the_button(qtbot: QtBot, panel: PredictPanel, viewer: Any) -> None:
     viewer.add_image(picture(4000, 3000), name="mine")
@@ -181,6 +182,7 @@ def test_a_closed_viewer_ends_its_process(qtbot: QtBot, panel: PredictPanel, vie
     assert bars() == []
 
 
+@pytest.mark.both_bindings
 def test_a_panel_closed_before_its_prediction_has_started(
     qtbot: QtBot, panel: PredictPanel, viewer: Any, home: Path
 ) -> None:
@@ -192,7 +194,7 @@ def test_a_panel_closed_before_its_prediction_has_started(
     assert processes() == []
 
 
-@pytest.mark.pyqt5_is_enough
+@pytest.mark.both_bindings
 @pytest.mark.usefixtures("quick")
 def test_a_plane_of_a_stack_is_laid_in_its_place(qtbot: QtBot, panel: PredictPanel, viewer: Any) -> None:
     stack = viewer.add_image(picture(3, 40, 50), name="stack", scale=(2, 1, 1))
@@ -210,6 +212,7 @@ def test_a_plane_of_a_stack_is_laid_in_its_place(qtbot: QtBot, panel: PredictPan
     assert layer.get_value((2, 5, 6), world=True) == pytest.approx(float(np.asarray(layer.data)[0, 5, 6]))
 
 
+@pytest.mark.both_bindings
 def test_what_is_wrong_is_said_beside_the_field(qtbot: QtBot, panel: PredictPanel, viewer: Any) -> None:
     assert choices(panel, "predict-image") == ["no Image layer is open"]
     press(qtbot, panel, "predict-start")
@@ -231,7 +234,7 @@ def test_what_is_wrong_is_said_beside_the_field(qtbot: QtBot, panel: PredictPane
     assert said(panel, "predict-error") == said(panel, "predict-note") == ""
 
 
-@pytest.mark.pyqt6_is_enough
+@pytest.mark.both_bindings
 @pytest.mark.usefixtures("quick")
 def test_what_fails_is_said_below_the_bar(qtbot: QtBot, panel: PredictPanel, viewer: Any, home: Path) -> None:
     viewer.add_image(np.full((20, 30), np.nan), name="mine", contrast_limits=(0, 1))
@@ -247,6 +250,7 @@ def test_what_fails_is_said_below_the_bar(qtbot: QtBot, panel: PredictPanel, vie
     assert "no run directory" in said(panel, "predict-detail")
 
 
+@pytest.mark.both_bindings
 def test_runs_that_come_and_go_are_offered(
     qtbot: QtBot, panel: PredictPanel, demo_run: Path, home: Path
 ) -> None:
@@ -271,6 +275,7 @@ def test_runs_that_come_and_go_are_offered(
     qtbot.waitUntil(lambda: idle(panel), timeout=PATIENCE)
 
 
+@pytest.mark.both_bindings
 def test_the_menu_opens_one_panel(qtbot: QtBot, viewer: Any) -> None:
     viewer.add_image(picture(20, 30), name="first")
     viewer.add_image(picture(20, 30), name="second")

@@ -48,7 +48,6 @@ def arrived(qtbot: QtBot, bench: Workbench, epochs: int) -> None:
     qtbot.waitUntil(there, timeout=20_000)
 
 
-@pytest.mark.pyqt6_is_enough
 def test_without_a_workbench_the_layers_stand_as_they_are(viewer: Any, run: MadeRun) -> None:
     added = viewer.open(run.root, plugin=PLUGIN)
     assert added[0].name == "image"
@@ -60,7 +59,6 @@ def test_without_a_workbench_the_layers_stand_as_they_are(viewer: Any, run: Made
     assert viewer.layers["probability"]._data_view is not None
 
 
-@pytest.mark.pyqt5_is_enough
 def test_a_workbench_that_opens_later_takes_the_layers_over(qtbot: QtBot, viewer: Any, run: MadeRun) -> None:
     opened = viewer.open(run.root, plugin=PLUGIN)
     bench = workbench(viewer)
@@ -74,7 +72,6 @@ def test_a_workbench_that_opens_later_takes_the_layers_over(qtbot: QtBot, viewer
     bench.close()
 
 
-@pytest.mark.pyqt6_is_enough
 def test_an_open_workbench_watches_the_run_that_is_opened(
     qtbot: QtBot, viewer: Any, bench: Workbench, run: MadeRun
 ) -> None:
@@ -87,7 +84,6 @@ def test_an_open_workbench_watches_the_run_that_is_opened(
     assert all(layer.metadata[MARK]["run"] == str(run.root) for layer in viewer.layers)
 
 
-@pytest.mark.pyqt5_is_enough
 def test_a_run_that_waits_appears_once_it_has_begun(
     qtbot: QtBot, viewer: Any, bench: Workbench, tmp_path: Path
 ) -> None:

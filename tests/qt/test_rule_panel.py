@@ -194,6 +194,7 @@ def test_t_follows_the_promise_until_the_hand_moves_it(
     assert dock.findChild(QComboBox, "threshold-rule").currentText() == "By hand"
 
 
+@pytest.mark.both_bindings
 def test_what_cannot_be_promised(qtbot: QtBot, dock: ThresholdDock, viewer: Any, run: MadeRun) -> None:
     lesions = images(12)
     calibrated(run, lesions)
@@ -244,6 +245,7 @@ def test_what_cannot_be_promised(qtbot: QtBot, dock: ThresholdDock, viewer: Any,
     assert dock.findChild(QLabel, "threshold-promise").text() == ""
 
 
+@pytest.mark.both_bindings
 def test_the_point_is_taken_along(qtbot: QtBot, dock: ThresholdDock, viewer: Any, run: MadeRun) -> None:
     lesions = images(28)
     calibrated(run, lesions)
@@ -267,6 +269,7 @@ def test_the_point_is_taken_along(qtbot: QtBot, dock: ThresholdDock, viewer: Any
     assert plot.point.getData()[0][0] == follows(dock, rule, lesions)
 
 
+@pytest.mark.both_bindings
 def test_images_that_are_open_calibrate(
     qtbot: QtBot, dock: ThresholdDock, viewer: Any, tmp_path: Path
 ) -> None:
@@ -328,6 +331,7 @@ def test_images_that_are_open_calibrate(
     assert together.isHidden()
 
 
+@pytest.mark.both_bindings
 def test_a_watched_run(qtbot: QtBot, dock: ThresholdDock, viewer: Any, run: MadeRun) -> None:
     lesions = images(28)
     calibrated(run, lesions)

@@ -204,6 +204,7 @@ def test_every_status_has_its_word_and_its_buttons(
     assert "best Dice 0.500 (epoch 1)" in told(dock)
 
 
+@pytest.mark.both_bindings
 @pytest.mark.parametrize("how", ["button", "double click", "enter"])
 def test_watching_brings_the_past_epochs_and_marks_the_row(
     qtbot: QtBot, dock: RunsDock, viewer: Any, home: Path, how: str
@@ -231,6 +232,7 @@ def test_watching_brings_the_past_epochs_and_marks_the_row(
     assert "watch" not in enabled(dock)
 
 
+@pytest.mark.both_bindings
 def test_stopping_is_told_as_it_goes(
     qtbot: QtBot, dock: RunsDock, home: Path, held: Callable[..., Any]
 ) -> None:
@@ -261,7 +263,6 @@ def test_a_killed_trainer_is_seen_with_its_last_words(
     assert enabled(dock) == {"watch", "open", "resume"}
 
 
-@pytest.mark.pyqt6_is_enough
 @pytest.mark.usefixtures("quick")
 def test_a_stopped_run_goes_on_and_is_watched(
     qtbot: QtBot, dock: RunsDock, home: Path, demo_run: Path
@@ -291,7 +292,7 @@ def cut_after(root: Path, epoch: int) -> None:
     shutil.rmtree(root / "checkpoints")
 
 
-@pytest.mark.pyqt5_is_enough
+@pytest.mark.both_bindings
 @pytest.mark.usefixtures("quick")
 def test_a_run_that_cannot_be_resumed_says_why(qtbot: QtBot, dock: RunsDock, home: Path) -> None:
     made(home / "runs" / "odd", "crashed")
@@ -304,6 +305,7 @@ def test_a_run_that_cannot_be_resumed_says_why(qtbot: QtBot, dock: RunsDock, hom
     wait_for(qtbot, lambda: log[-1].removeprefix("error: ") in " ".join(told(dock).split()))
 
 
+@pytest.mark.both_bindings
 def test_a_folder_is_added_and_forgotten_and_stays_on_disk(
     qtbot: QtBot, dock: RunsDock, tmp_path: Path
 ) -> None:
@@ -338,6 +340,7 @@ def test_a_folder_without_runs_is_listed_so_that_it_can_be_forgotten(
     wait_for_runs(qtbot, dock, 0)
 
 
+@pytest.mark.both_bindings
 def test_a_folder_that_is_not_there_is_refused_in_a_sentence(
     qtbot: QtBot, dock: RunsDock, tmp_path: Path
 ) -> None:
@@ -347,6 +350,7 @@ def test_a_folder_that_is_not_there_is_refused_in_a_sentence(
     wait_for(qtbot, lambda: error(dock) == "")
 
 
+@pytest.mark.both_bindings
 def test_a_run_that_vanishes_while_it_is_shown(qtbot: QtBot, dock: RunsDock, home: Path) -> None:
     gone = made(home / "runs" / "gone")
     made(home / "runs" / "stays")
@@ -371,6 +375,7 @@ def test_broken_memory_of_folders_is_said(qtbot: QtBot, dock: RunsDock, home: Pa
     wait_for(qtbot, lambda: error(dock) == "")
 
 
+@pytest.mark.both_bindings
 def test_selection_and_scrolling_stay_when_runs_come(qtbot: QtBot, dock: RunsDock, home: Path) -> None:
     for number in range(60):
         bare(home / "runs" / f"{number:02d}", number)
@@ -443,6 +448,7 @@ def drop(folder: Path, widget: QWidget) -> bool:
     return bool(let_go.isAccepted())
 
 
+@pytest.mark.both_bindings
 def test_a_run_that_is_dropped_is_watched_and_a_folder_of_runs_listed(
     qtbot: QtBot, dock: RunsDock, viewer: Any, tmp_path: Path
 ) -> None:
@@ -459,6 +465,7 @@ def test_a_run_that_is_dropped_is_watched_and_a_folder_of_runs_listed(
     assert dock.session.root == one
 
 
+@pytest.mark.both_bindings
 def test_other_things_that_are_dropped_on_the_canvas_are_napari_s(
     qtbot: QtBot, dock: RunsDock, viewer: Any, tmp_path: Path
 ) -> None:
@@ -486,6 +493,7 @@ class FileManager(QObject):
         self.opened.append(url.toLocalFile())
 
 
+@pytest.mark.both_bindings
 def test_the_folder_is_opened_in_the_system_s_file_manager(qtbot: QtBot, dock: RunsDock, home: Path) -> None:
     run = made(home / "runs" / "one two #3")
     wait_for_runs(qtbot, dock, 1)
@@ -499,6 +507,7 @@ def test_the_folder_is_opened_in_the_system_s_file_manager(qtbot: QtBot, dock: R
     assert manager.opened == [str(run)]
 
 
+@pytest.mark.both_bindings
 def test_the_dock_is_small_enough_and_lets_go_of_everything(
     qtbot: QtBot, dock: RunsDock, viewer: Any, home: Path
 ) -> None:
@@ -522,6 +531,7 @@ def test_the_dock_is_small_enough_and_lets_go_of_everything(
     dock.shut()
 
 
+@pytest.mark.both_bindings
 def test_a_run_goes_on_without_the_dock_and_is_found_again(
     qtbot: QtBot, viewer: Any, home: Path, held: Callable[..., Any]
 ) -> None:

@@ -37,6 +37,7 @@ def connected(layer: Any) -> int:
     return sum(len(emitter.callbacks) for emitter in layer.events.emitters.values())
 
 
+@pytest.mark.both_bindings
 def test_a_target_is_shown_moved_painted_and_left(qtbot: QtBot, viewer: Any) -> None:
     target = viewer.add_image(
         P, name="p", scale=(2, 0.5, 0.5), translate=(0, 3, 4), units=("pixel", "um", "um")
@@ -146,6 +147,7 @@ def test_a_target_is_shown_moved_painted_and_left(qtbot: QtBot, viewer: Any) -> 
     parent.deleteLater()
 
 
+@pytest.mark.both_bindings
 def test_classes_levels_and_closing(qtbot: QtBot, viewer: Any) -> None:
     p = RNG.random((2, 40, 65)).astype(np.float32)
     levels = [p, p[:, ::2, ::2], p[:, ::4, ::4]]
@@ -199,6 +201,7 @@ def test_classes_levels_and_closing(qtbot: QtBot, viewer: Any) -> None:
     parent.deleteLater()
 
 
+@pytest.mark.both_bindings
 def test_the_screen_shows_the_decision(qtbot: QtBot, viewer: Any) -> None:
     p = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(64, 64)
     truth = np.zeros((64, 64), np.uint8)

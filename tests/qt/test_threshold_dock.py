@@ -121,7 +121,6 @@ def text(rate: float) -> str:
     return UNDEFINED if np.isnan(rate) else f"{rate:.3f}"
 
 
-@pytest.mark.pyqt5_is_enough
 def test_the_numbers_are_those_of_the_metrics(qtbot: QtBot, live: ThresholdDock, run: MadeRun) -> None:
     for cls in range(2):
         live.session.set_view(cls=cls)
@@ -144,7 +143,6 @@ def test_the_numbers_are_those_of_the_metrics(qtbot: QtBot, live: ThresholdDock,
     assert "2 training images" in live.readout.text()
 
 
-@pytest.mark.pyqt5_is_enough
 def test_a_mean_leaves_out_what_is_not_defined_and_says_so(
     qtbot: QtBot, dock: ThresholdDock, tmp_path: Path
 ) -> None:
@@ -160,7 +158,6 @@ def test_a_mean_leaves_out_what_is_not_defined_and_says_so(
     assert cells(dock)["Precision"][0] == UNDEFINED
 
 
-@pytest.mark.pyqt6_is_enough
 def test_numbers_are_never_those_of_something_else(qtbot: QtBot, live: ThresholdDock) -> None:
     before = cells(live)
     live.workbench._clock.stop()  # nothing new is read
@@ -176,6 +173,7 @@ def test_numbers_are_never_those_of_something_else(qtbot: QtBot, live: Threshold
     assert cells(live) != before
 
 
+@pytest.mark.both_bindings
 def test_a_threshold_for_each_class(qtbot: QtBot, live: ThresholdDock) -> None:
     row = live.row
     assert [row.classes.itemText(at) for at in range(row.classes.count())] == list(CLASSES)
@@ -269,6 +267,7 @@ def test_boxes_and_layers_follow_each_other(qtbot: QtBot, live: ThresholdDock, v
     assert boxes.swatches["prediction"][0].colours == ("#CC79A7",)
 
 
+@pytest.mark.both_bindings
 def test_the_outline_follows_once_the_hand_rests(
     qtbot: QtBot, live: ThresholdDock, viewer: Any, run: MadeRun
 ) -> None:
@@ -297,7 +296,6 @@ def test_the_outline_follows_once_the_hand_rests(
     assert not live.session.view.outline
 
 
-@pytest.mark.pyqt6_is_enough
 def test_kept_labels_are_the_users_own(
     qtbot: QtBot, live: ThresholdDock, viewer: Any, run: MadeRun, tmp_path: Path
 ) -> None:
@@ -323,7 +321,7 @@ def test_kept_labels_are_the_users_own(
     np.testing.assert_array_equal(labels.data, wanted)
 
 
-@pytest.mark.pyqt5_is_enough
+@pytest.mark.both_bindings
 def test_labels_lie_on_their_image(qtbot: QtBot, dock: ThresholdDock, viewer: Any, tmp_path: Path) -> None:
     item = watched_item("a", origin=(4, 6), scale=(2.0, 0.5))
     dock.session.watch(MadeRun(tmp_path / "run", [item]).train(1).end().root)
@@ -334,6 +332,7 @@ def test_labels_lie_on_their_image(qtbot: QtBot, dock: ThresholdDock, viewer: An
     np.testing.assert_array_equal(labels.extent.world, image.extent.world)
 
 
+@pytest.mark.both_bindings
 @pytest.mark.parametrize("ending", [".png", ".tif"])
 def test_masks_are_saved_and_replaced_only_when_told_to(
     qtbot: QtBot, live: ThresholdDock, run: MadeRun, tmp_path: Path, ending: str, monkeypatch: Any
@@ -365,7 +364,6 @@ def test_masks_are_saved_and_replaced_only_when_told_to(
     assert (folder / f"a_mask{ending}").read_bytes() != before
 
 
-@pytest.mark.pyqt6_is_enough
 def test_what_cannot_be_written_is_said(qtbot: QtBot, live: ThresholdDock, tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
     live.save_into(tmp_path / "taken")
@@ -429,7 +427,7 @@ def painted(qtbot: QtBot, dock: ThresholdDock, viewer: Any, role: Any) -> np.nda
     return picture.max(-1) > 60
 
 
-@pytest.mark.pyqt5_is_enough
+@pytest.mark.both_bindings
 def test_a_stack_has_planes(qtbot: QtBot, dock: ThresholdDock, viewer: Any) -> None:
     rng = np.random.default_rng(1)
     p = rng.random((3, 20, 24), dtype=np.float32)
@@ -466,7 +464,7 @@ def test_a_stack_has_planes(qtbot: QtBot, dock: ThresholdDock, viewer: Any) -> N
     viewer.dims.ndisplay = 2
 
 
-@pytest.mark.pyqt5_is_enough
+@pytest.mark.both_bindings
 def test_the_mean_of_many_planes_waits_for_a_thread(
     qtbot: QtBot, dock: ThresholdDock, viewer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -483,7 +481,7 @@ def test_the_mean_of_many_planes_waits_for_a_thread(
     assert cells(dock)["Dice"][1] == text(np.mean(each))
 
 
-@pytest.mark.pyqt5_is_enough
+@pytest.mark.both_bindings
 def test_what_is_painted_on_the_truth_counts(qtbot: QtBot, dock: ThresholdDock, viewer: Any) -> None:
     p = np.random.default_rng(0).random((24, 32), dtype=np.float32)
     layer, labels = viewer.add_image(p), viewer.add_labels(np.zeros(p.shape, np.uint8))
@@ -502,6 +500,7 @@ def test_what_is_painted_on_the_truth_counts(qtbot: QtBot, dock: ThresholdDock, 
     assert dock._source.layer("false negatives") is None
 
 
+@pytest.mark.both_bindings
 @pytest.mark.parametrize(
     ("data", "said"),
     [
@@ -525,7 +524,6 @@ def test_what_is_no_probability_is_refused_in_a_sentence(
     assert not dock.message.text()
 
 
-@pytest.mark.pyqt6_is_enough
 def test_another_choice_takes_its_layers_away(
     qtbot: QtBot, live: ThresholdDock, viewer: Any, run: MadeRun
 ) -> None:
@@ -552,7 +550,6 @@ def test_another_choice_takes_its_layers_away(
     assert live.probability.currentText() == "live: run"
 
 
-@pytest.mark.pyqt5_is_enough
 def test_the_classes_of_a_prediction_belong_together(
     qtbot: QtBot, dock: ThresholdDock, viewer: Any, tmp_path: Path
 ) -> None:
@@ -587,7 +584,7 @@ def test_the_classes_of_a_prediction_belong_together(
     np.testing.assert_array_equal(viewer.layers[-1].data, wanted)
 
 
-@pytest.mark.pyqt6_is_enough
+@pytest.mark.both_bindings
 def test_classes_on_an_axis_of_their_own(qtbot: QtBot, dock: ThresholdDock, viewer: Any) -> None:
     p = np.random.default_rng(0).random((2, 24, 32), dtype=np.float32)
     meaning = {"role": "probability", "kind": "prediction", "classes": list(CLASSES)}
@@ -609,6 +606,7 @@ def test_classes_on_an_axis_of_their_own(qtbot: QtBot, dock: ThresholdDock, view
     np.testing.assert_array_equal(viewer.layers[-1].data, masks.label_map(p, [0.25, 0.75]))
 
 
+@pytest.mark.both_bindings
 def test_the_keys_do_what_the_table_says(qtbot: QtBot, live: ThresholdDock, viewer: Any) -> None:
     def type_key(key: str) -> None:
         handler = viewer.window._qt_viewer.canvas._key_map_handler
@@ -640,6 +638,7 @@ def test_the_keys_do_what_the_table_says(qtbot: QtBot, live: ThresholdDock, view
         assert live.workbench.sync.layer(role).visible != before, role
 
 
+@pytest.mark.both_bindings
 def test_letters_that_are_typed_are_letters(qtbot: QtBot, live: ThresholdDock, viewer: Any) -> None:
     window = viewer.window._qt_window
     field = QLineEdit(live)
@@ -653,6 +652,7 @@ def test_letters_that_are_typed_are_letters(qtbot: QtBot, live: ThresholdDock, v
     field.hide()
 
 
+@pytest.mark.both_bindings
 def test_the_keys_are_free_and_stand_in_the_docs(viewer: Any) -> None:
     from napari._app_model import get_app_model
     from napari.layers import Image, Labels, Points, Shapes, Surface, Tracks, Vectors
@@ -670,6 +670,7 @@ def test_the_keys_are_free_and_stand_in_the_docs(viewer: Any) -> None:
     assert keys.markdown() in (ROOT / "docs/keys.md").read_text("utf-8")
 
 
+@pytest.mark.both_bindings
 def test_a_key_of_the_users_stays_and_docks_take_turns(viewer: Any, home: Path) -> None:
     viewer.bind_key("K", lambda viewer: None)
     theirs = viewer.keymap[KeyBinding.from_str("K")]
@@ -686,6 +687,7 @@ def test_a_key_of_the_users_stays_and_docks_take_turns(viewer: Any, home: Path) 
         dock.deleteLater()
 
 
+@pytest.mark.both_bindings
 def test_a_closed_dock_lets_go_of_everything(
     qtbot: QtBot, viewer: Any, home: Path, run: MadeRun, make_napari_viewer: Any
 ) -> None:

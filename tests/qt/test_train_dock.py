@@ -99,6 +99,7 @@ def data_of(bench: Workbench, role: Any) -> np.ndarray:
     return np.asarray(bench.sync.layer(role).data[-1])
 
 
+@pytest.mark.both_bindings
 @pytest.mark.usefixtures("quick")
 def test_a_run_s_life_in_the_window(qtbot: QtBot, dock: TrainDock, viewer: Any) -> None:
     bench = dock.workbench
@@ -146,7 +147,6 @@ def test_a_run_s_life_in_the_window(qtbot: QtBot, dock: TrainDock, viewer: Any) 
     assert painted.data[3, 4] == 1
 
 
-@pytest.mark.pyqt6_is_enough
 def test_a_run_outlives_docks_and_is_found_again(qtbot: QtBot, dock: TrainDock, viewer: Any) -> None:
     dock.form.set_value(tiny())
     dock.source.set_source("demo")
@@ -168,6 +168,7 @@ def test_a_run_outlives_docks_and_is_found_again(qtbot: QtBot, dock: TrainDock, 
     assert lock.holder(root) is not None
 
 
+@pytest.mark.both_bindings
 @pytest.mark.usefixtures("quick")
 def test_painted_layers_are_trained_on_and_shown_in_place(qtbot: QtBot, dock: TrainDock, viewer: Any) -> None:
     rng = np.random.default_rng(0)
@@ -194,6 +195,7 @@ def test_painted_layers_are_trained_on_and_shown_in_place(qtbot: QtBot, dock: Tr
     assert image.visible
 
 
+@pytest.mark.both_bindings
 def test_what_is_wrong_is_said_beside_the_choice(qtbot: QtBot, dock: TrainDock, viewer: Any) -> None:
     error = child(dock, QLabel, "train-source-error")
     dock.source.set_source("folder")
@@ -211,6 +213,7 @@ def test_what_is_wrong_is_said_beside_the_choice(qtbot: QtBot, dock: TrainDock, 
     assert not list(launch.home().glob("runs/*"))
 
 
+@pytest.mark.both_bindings
 @pytest.mark.usefixtures("quick")
 def test_data_that_the_trainer_refuses_are_a_failed_run(
     qtbot: QtBot, dock: TrainDock, tmp_path: Path
@@ -249,6 +252,7 @@ def test_a_dock_beside_painted_layers_takes_them(viewer: Any) -> None:
     dock.shut()
 
 
+@pytest.mark.both_bindings
 def test_a_closed_dock_leaves_the_workbench_to_others(viewer: Any) -> None:
     first, second = TrainDock(viewer), TrainDock(viewer)
     assert first.workbench is second.workbench

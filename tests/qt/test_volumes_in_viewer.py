@@ -18,6 +18,7 @@ SIZE = (6, 10, 12)
 SPACING = (3.0, 1.0, 0.5)
 
 
+@pytest.mark.both_bindings
 def test_a_run_of_volumes_is_followed_in_the_slice_in_view_and_seen_in_3d(
     qtbot: QtBot, make_napari_viewer: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -60,7 +61,6 @@ def test_a_run_of_volumes_is_followed_in_the_slice_in_view_and_seen_in_3d(
     bench.close()
 
 
-@pytest.mark.pyqt6_is_enough
 def test_depth_makes_volumes_the_choice_and_a_plain_stack_slices(
     qtbot: QtBot, make_napari_viewer: Callable[..., Any]
 ) -> None:

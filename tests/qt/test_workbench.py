@@ -49,6 +49,7 @@ def close_by_hand(qtbot: QtBot, viewer: Any) -> None:
     qtbot.wait(300)
 
 
+@pytest.mark.both_bindings
 def test_the_user_is_asked_before_a_window_with_a_living_run_closes(
     qtbot: QtBot, make_napari_viewer: Callable[..., Any], run: MadeRun
 ) -> None:
@@ -84,6 +85,7 @@ def test_who_closes_from_a_script_is_not_asked(
     run.epoch(3)  # nothing hinders the trainer
 
 
+@pytest.mark.both_bindings
 def test_a_broken_memory_of_folders_is_said_and_not_raised(
     qtbot: QtBot, make_napari_viewer: Callable[..., Any], home: Path
 ) -> None:
