@@ -65,13 +65,13 @@ demo: $(STAMP)
 gui: $(STAMP)
 	QT_API=$${QT_API:-pyqt6} $(BIN)/napari-smm $(OPEN)
 
-# Side by side, so that no processor waits for another. The tests of the window go one after another and take
-# longest: they come first, and those of the logic, of which there is one for each processor, get what is left.
-SIDE_BY_SIDE := --no-print-directory --jobs=2 --output-sync=target BOTH=yes
+# Side by side. The tests of the window go one after another, so they have a processor each; those of the logic,
+# of which as many run at once as there are processors, get what is left, and at the end all of them.
+SIDE_BY_SIDE := --no-print-directory --jobs=3 --output-sync=target BOTH=yes
 
 test: $(STAMP)
 	@echo "The tests run side by side; each part is shown when it has ended."
-	@$(MAKE) $(SIDE_BY_SIDE) NICE="nice -n 5" test-pyqt6 test-logic test-pyqt5
+	@$(MAKE) $(SIDE_BY_SIDE) NICE="nice -n 10" test-pyqt6 test-pyqt5 test-logic
 
 test-window: $(STAMP)
 	@$(MAKE) $(SIDE_BY_SIDE) test-pyqt6 test-pyqt5
