@@ -79,4 +79,5 @@ def finished(vessels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of 6 epochs of SMM v2; not to be written into."""
     out = tmp_path_factory.mktemp("runs") / "finished"
     assert train.main(["--data.root", str(vessels), "--out", str(out), "--training.epochs=6", *FAST]) == 0
+    assert (out / "checkpoints" / "last").is_file()  # a signal ends a training early, and well
     return out

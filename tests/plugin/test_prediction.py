@@ -78,6 +78,7 @@ def trained(root: Path, name: str, *more: str) -> Path:
     out = root / "runs" / name
     command = ["--data.root", str(root / "data"), "--out", str(out), "--training.epochs=2"]
     assert train.main([*command, *FAST, *more]) == 0
+    assert (out / "checkpoints" / "last").is_file()  # a signal ends a training early, and well
     return out
 
 
