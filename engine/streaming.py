@@ -190,6 +190,9 @@ def claimed(out: Path, overwrite: bool, resume: bool = False) -> Iterator[None]:
             uncancel(out)
         if old and not resume:
             empty(out)
+        if old and resume:
+            for chunk in out.rglob("*.partial"):  # of zarr, as what replaces a file of ours is `.*.new`
+                chunk.unlink()
         yield
     finally:
         lock.free(out, mine)

@@ -28,6 +28,9 @@ STOP = ".stop"
 """File by which the workers of a cluster are told that nobody waits for them any more."""
 SHARES = 4
 """Ranges for each worker, so that the slowest one does not keep the others waiting for long."""
+PATIENCE = 60.0
+"""Seconds that the tiles in work may take to end; workers that died never tell, and what lives ends with
+the lock of the folder."""
 TALL = 4
 """Tiles that a range is high at least, where there are rows enough: neighbours predict a tile each anew."""
 _ALONE = threading.Lock()
@@ -76,6 +79,7 @@ def predict_there(
             "without --scheduler."
         )
     out = state.pyramid.out
+    (out / STOP).unlink(missing_ok=True)  # one killed as it ended left it
     with cluster.remote(address) as client:
         workers = len(client.scheduler_info(n_workers=-1)["workers"])
         if not workers:
@@ -100,7 +104,7 @@ def predict_there(
         except BaseException:
             (out / STOP).touch()
             with suppress(Exception):  # a scheduler that is gone has nothing to wait for
-                wait(list(futures))
+                wait(list(futures), PATIENCE)
             raise
         finally:
             (out / STOP).unlink(missing_ok=True)
@@ -139,6 +143,7 @@ def _follow(
             span = futures[future].part.rows
             assert span is not None
             if not future.result():
+                progress.look()  # workers may see a `cancel` first
                 raise RuntimeError(f"a worker left the rows {span[0]} to {span[1] - 1} without being told to")
             reach(span, tiles[span])
             for row in sorted(set(range(*span)) - state.done):

@@ -3,8 +3,11 @@
 For tests of how a process ends, not of how it begins; those that start one as users do are elsewhere.
 """
 
+import asyncio
+import ctypes
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -77,3 +80,87 @@ def saves_without_room(path: Path, said: Any) -> None:
         except OSError as error:
             refused.append(error.errno)
     said.send(refused)
+
+
+def predicts(arguments: Sequence[str]) -> None:
+    """What `python -m engine.predict` does."""
+    from engine import predict
+    from engine.command import run
+
+    sys.argv[1:] = arguments
+    run(predict.main)
+
+
+def predicts_until_file(name: str, arguments: Sequence[str]) -> None:
+    """Predict, and die without a word when a file whose path ends so is written but not in its place yet."""
+    replace = os.replace
+
+    def dying(there: Any, path: Any) -> None:
+        if str(path).endswith(name):
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(there, path)
+
+    os.replace = dying
+    predicts(arguments)
+
+
+def mounted(folder: Path, size: int, *, again: bool = False) -> None:
+    """Put a disk of so many bytes of memory on a folder, for this process alone, or change its size.
+
+    Raises:
+        OSError: the system does not let this user.
+    """
+    new_namespace, new_users, private, recursive, remount = 0x20000, 0x10000000, 1 << 18, 1 << 14, 1 << 5
+    libc, user = ctypes.CDLL(None, use_errno=True), os.getuid()
+
+    def call(name: str, *values: Any) -> None:
+        if getattr(libc, name)(*values):
+            raise OSError(ctypes.get_errno(), f"{name} is refused")
+
+    if not again:
+        call("unshare", new_namespace | (new_users if user else 0))
+        if user:
+            Path("/proc/self/setgroups").write_text("deny")
+            Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+        call("mount", b"none", b"/", None, private | recursive, None)
+    flags = remount if again else 0
+    call("mount", b"tmpfs", os.fsencode(folder), b"tmpfs", flags, f"size={size}".encode())
+
+
+def streams_without_room(run: Path, image: Path, out: Path, copy: Path, said: Any) -> None:
+    """Predict onto a disk that has room for half of it, then for all; send what is refused, or why there is
+    no such disk, and leave copies of the folder, half and whole."""
+    from engine.errors import InputError
+    from engine.streaming import stream
+
+    try:
+        mounted(out, 200_000)
+    except OSError as error:
+        said.send(str(error))
+        return
+    said.send(None)
+    try:
+        stream(run, image, out, tile=64, device="cpu")
+    except InputError as error:
+        said.send(str(error))
+    shutil.copytree(out, copy / "half")
+    mounted(out, 9_000_000, again=True)
+    said.send(stream(run, image, out, tile=64, device="cpu", resume=True))
+    shutil.copytree(out, copy / "whole")
+
+
+def works(scheduler: str) -> None:
+    """What `dask worker --no-nanny` does, until the scheduler goes."""
+    from distributed import Worker
+
+    from engine import cluster
+
+    async def working() -> None:
+        page = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
+        async with Worker(scheduler, nthreads=1, memory_limit=0, host="127.0.0.1", **page) as worker:
+            await worker.finished()
+
+    import dask
+
+    with dask.config.set(cluster.QUIET):
+        asyncio.run(working())
