@@ -60,7 +60,7 @@ def picture(shape: tuple[int, ...], dtype: Any = np.uint8, seed: int = 0) -> Any
     return (values * (200 if np.dtype(dtype).itemsize > 1 else 0.7)).astype(dtype)
 
 
-def large(side: int = 4000) -> Any:
+def large(side: int = 1500) -> Any:
     """A picture that takes seconds to predict: a smaller one over and over."""
     return np.tile(picture((500, 500)), (side // 500, side // 500))
 
@@ -85,22 +85,22 @@ def state(out: Path) -> dict[str, Any]:
     return content
 
 
-COLOURS = [
-    (method, channels)
-    for method in METHODS
-    for channels in (1, 2, 3)
-    if method != "imagenet" or channels == 3
+DTYPES = (np.uint8, np.uint16, np.float32)
+SHAPES = (((97, 115), (60, 50)), ((160, 40), (40, 160)))
+KINDS = [
+    (method, 3 if method == "imagenet" else 1 + (row + column) % 3, dtype, 1 + (row + column) % 2)
+    for row, method in enumerate(METHODS)
+    for column, dtype in enumerate(DTYPES)
 ]
+"""Each normalisation with each kind of number, and with 1, 2 and 3 channels and 1 and 2 classes."""
 
 
-@pytest.mark.parametrize("classes", [1, 2])
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-@pytest.mark.parametrize(("method", "channels"), COLOURS)
+@pytest.mark.parametrize(("method", "channels", "dtype", "classes"), KINDS)
 def test_gives_what_the_whole_image_gives(
     method: str, channels: int, dtype: Any, classes: int, tmp_path: Path
 ) -> None:
     trained = network(channels, classes, normalization=method)
-    for number, shape in enumerate([(97, 115), (160, 40), (40, 160), (60, 50)]):
+    for number, shape in enumerate(SHAPES[channels % 2]):
         image = picture((*shape, channels), dtype)
         rows = open_rows(stored(tmp_path / f"{number}.zarr", image, (37, 50, channels)), channels)
         found = streamed(trained, rows)
@@ -130,16 +130,18 @@ def test_runs_that_resize_give_the_images_own_size(dtype: Any, tile: int, tmp_pa
         np.testing.assert_array_equal(found, trained.probability(image))
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-@pytest.mark.parametrize("method", ["zscore", "percentile"])
+@pytest.mark.parametrize(
+    ("method", "dtype"),
+    [("zscore", np.uint16), ("zscore", np.float32), ("percentile", np.uint8), ("percentile", np.float32)],
+)
 def test_how_an_image_is_stored_changes_no_bit(
     method: str, dtype: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained = network(2, normalization=method)
-    image = picture((151, 83, 2), dtype)
+    image = picture((100, 83, 2), dtype)
     whole = trained.probability(image)
     monkeypatch.setattr("engine.data.rows.MOST_VALUES", 83 * 2 * 20)
-    for number, chunks in enumerate([(1, 83, 2), (7, 40, 1), (64, 64, 2), (151, 83, 2)]):
+    for number, chunks in enumerate([(1, 83, 2), (7, 40, 1), (100, 83, 2)]):
         rows = open_rows(stored(tmp_path / f"{number}.zarr", image, chunks), 2)
         np.testing.assert_array_equal(streamed(trained, rows), whole)
     for lying in (np.asfortranarray(image), np.moveaxis(np.moveaxis(image, -1, 0).copy(), 0, -1)):
@@ -268,6 +270,7 @@ def test_progress_is_written_at_most_four_times_a_second(tmp_path: Path) -> None
     file, versions = tmp_path / "progress.json", set()
     while time.monotonic() < started + 1.1:
         progress.tick()
+        time.sleep(0.001)
         versions.add(file.stat().st_mtime_ns)
     assert 2 <= len(versions) <= 1 + 4 * (time.monotonic() - started)
 
@@ -334,7 +337,7 @@ def test_a_cancel_ends_it_within_a_tile(finished: Path, tmp_path: Path) -> None:
     thread.join()
     found = state(out)
     assert found["state"] == "cancelled"
-    assert 0 < at[0] <= found["done"] < found["tiles"] == 83 * 83
+    assert 0 < at[0] <= found["done"] < found["tiles"] == 31 * 31
     assert not (out / "meta.json").exists()
     assert lock.holder(out) is None
     # It goes again, the cancel of before forgotten.

@@ -1,19 +1,22 @@
 """A trained run predicts what training saw."""
 
 import json
+import math
 import shutil
+from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from torch import Tensor, nn
 
 from engine import checkpoint, fingerprint
 from engine.config import RunConfig
 from engine.data.specs import Data
-from engine.data.store import IGNORED, Sample, fill
+from engine.data.store import IGNORED, Sample, fill, resized
 from engine.infer import Predictor
 from engine.models.unet import UNet
 from engine.trained import Trained
@@ -54,6 +57,70 @@ def test_predicts_as_validation_does(method: str, dtype: Any, size: Any, norm: A
     np.testing.assert_allclose(found, validated, atol=1e-6 if dtype is np.uint8 else 2e-3)
 
 
+def by_tiles(model: nn.Module, image: Any, tile: int, overlap: float) -> Any:
+    """Probabilities (*S) of an image or volume (*S) that is normalised by its mean and deviation: each tile's
+    logits weighted by a Gaussian of an eighth of its sides, all added up over the whole and divided."""
+    seen = ((image - image.mean()) / image.std()).astype(np.float32)
+    sides = [min(tile, length) for length in image.shape]
+    corners = []
+    for length, side in zip(image.shape, sides, strict=True):
+        count = 1 + math.ceil((length - side) / int(side * (1 - overlap)))
+        corners.append([round(number * (length - side) / max(1, count - 1)) for number in range(count)])
+    along = [np.arange(side) - (side - 1) / 2 for side in sides]
+    distance = sum((axis / (side / 8)) ** 2 for axis, side in zip(np.ix_(*along), sides, strict=True))
+    weight = np.maximum(np.exp(-distance / 2), 1e-4)
+    sums, weights = np.zeros(image.shape), np.zeros(image.shape)
+    model.eval()
+    for corner in product(*corners):
+        box = tuple(slice(first, first + side) for first, side in zip(corner, sides, strict=True))
+        with torch.no_grad():
+            logits = model(torch.from_numpy(seen[box].copy())[None, None])[0, 0].numpy()
+        sums[box] += weight * logits
+        weights[box] += weight
+    return 1 / (1 + np.exp(-sums / weights))
+
+
+def volume_run(tile: int = 16, **data: Any) -> Trained:
+    """A run on volumes of one channel, with weights by chance."""
+    torch.manual_seed(0)
+    model = UNet(1, 1, base_width=4, depth=2, spatial_dims=3)
+    with torch.no_grad():  # surer of itself, so that differences show
+        model.head.weight.mul_(20)
+        model.head.bias.zero_()
+    predictor = Predictor(model, "sigmoid", CPU, None, tile, 0.25)
+    info = {"dataset": {"channels": 1, "dims": 3}}
+    return Trained(Path(), RunConfig(data=Data(**data)), info, ("lesion",), predictor, 1, "last")
+
+
+@pytest.mark.parametrize("shape", [(20, 41, 30), (9, 16, 33), (12, 8, 10)])
+def test_a_volume_is_predicted_by_tiles(shape: tuple[int, ...]) -> None:
+    volume = np.random.default_rng(0).normal(50, 20, shape).astype(np.float32)
+    trained = volume_run()
+    found = trained.probability(volume[..., None])
+    assert (found.shape, found.dtype) == ((1, *shape), np.float32)
+    np.testing.assert_allclose(found[0], by_tiles(trained.predictor.network, volume, 16, 0.25), atol=1e-5)
+    assert np.ptp(found) > 0.01
+
+
+def test_a_volume_that_is_resampled_is_predicted_at_its_own_size() -> None:
+    volume = np.random.default_rng(0).normal(50, 20, (12, 40, 37)).astype(np.float32)
+    trained, spacing = volume_run(spacing=(2.0, 1.0, 1.0)), (2.0, 0.5, 0.5)
+    small = resized(volume[..., None], (12, 20, 18), labels=False)[..., 0]
+    seen = by_tiles(trained.predictor.network, small, 16, 0.25)
+    coarse = trained.probability(volume[..., None], native=False, spacing=spacing)
+    np.testing.assert_allclose(coarse[0], seen, atol=1e-5)
+    # Linearly between the centres of voxels, as they lie in the volume.
+    expected = ndimage.zoom(seen, (1, 2, 37 / 18), order=1, mode="nearest", grid_mode=True)
+    found = trained.probability(volume[..., None], spacing=spacing)
+    assert found.shape == (1, 12, 40, 37)
+    np.testing.assert_allclose(found[0], expected, atol=1e-5)
+    # One whose voxels have that size already is taken as it is.
+    np.testing.assert_array_equal(
+        trained.probability(volume[..., None], spacing=(2.0, 1.0, 1.0)),
+        volume_run().probability(volume[..., None]),
+    )
+
+
 class Sure(nn.Module):
     """Says everywhere that it is there."""
 
@@ -91,7 +158,7 @@ def test_what_predicts_is_said_in_plain_values_that_survive_a_file(finished: Pat
     assert found.weights == fingerprint.weights(trained.predictor.network)
     assert json.loads(json.dumps(found.path)) == found.path
     expected = {
-        "version": 1, "precision": "float32", "tile": 1024, "overlap": 0.25, "data.size": None,
+        "version": 2, "precision": "float32", "tile": 1024, "overlap": 0.25, "data.size": None,
         "data.normalization": "zscore", "size": "native", "head": "sigmoid",
         "classes": list(trained.classes), "channels": 1, "model.name": "unet", "model.base_width": 4,
     }  # fmt: skip
