@@ -156,8 +156,10 @@ def works(scheduler: str) -> None:
     from engine import cluster
 
     async def working() -> None:
-        page = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
-        async with Worker(scheduler, nthreads=1, memory_limit=0, host="127.0.0.1", **page) as worker:
+        async with Worker(
+            scheduler, nthreads=1, memory_limit=0, host="127.0.0.1", dashboard=False,
+            dashboard_address="127.0.0.1:0",
+        ) as worker:  # fmt: skip
             await worker.finished()
 
     import dask
