@@ -35,6 +35,7 @@ class LayerSync(QObject):
         self._dismissed: set[Role] = set()
         self._leaving: deque[Any] = deque()
         self._jobs: deque[Callable[[], None]] = deque()
+        self._newer: Snapshot | None = None
         self._moving = False
         self._text = ""
         self.longest = 0.0
@@ -54,12 +55,13 @@ class LayerSync(QObject):
     @property
     def busy(self) -> bool:
         """Whether layers are still to be changed."""
-        return bool(self._jobs or self._leaving)
+        return bool(self._jobs or self._leaving or self._newer)
 
     def close(self) -> None:
         """Let go of session and viewer. The layers stay."""
         self._turn.stop()
         self._jobs.clear()
+        self._newer = None
         self._leaving.clear()
         self._clear_caption()
         self._session.watched.disconnect(self._on_watched)
@@ -72,6 +74,7 @@ class LayerSync(QObject):
 
     def _on_watched(self, root: object) -> None:
         self._jobs.clear()
+        self._newer = None
         if root is not None:
             # From the top down: vispy 0.17 crashes while drawing when they go from the bottom up.
             self._leaving.extend(reversed(self._layers.values()))
@@ -81,14 +84,18 @@ class LayerSync(QObject):
         self._start()
 
     def _on_updated(self, snapshot: Snapshot) -> None:
-        # What was still to be done is superseded: only the newest epoch is applied.
-        self._jobs.clear()
+        # Of what arrives meanwhile only the newest is applied. What was begun is brought to its end before:
+        # with epochs shorter than all layers take, the last layers would never come.
+        self._newer = snapshot
+        self._start()
+
+    def _order(self, snapshot: Snapshot) -> None:
+        """Line up what a snapshot changes."""
         for spec in snapshot.layers:
-            if spec.role not in self._dismissed and not self._same(spec):
+            if not self._same(spec):
                 self._jobs.append(partial(self._apply, spec))
         self._jobs.append(partial(self._go_to, snapshot))
         self._jobs.append(self._caption)
-        self._start()
 
     def _caption(self) -> None:
         """Name epoch and image on the canvas: napari's slider counts from 0, and says no name."""
@@ -151,6 +158,9 @@ class LayerSync(QObject):
                 self._remove(self._leaving.popleft())
             elif self._jobs:
                 self._jobs.popleft()()
+            elif self._newer:
+                newer, self._newer = self._newer, None
+                self._order(newer)
         finally:
             self._moving = False
         if not self.busy:
@@ -158,6 +168,8 @@ class LayerSync(QObject):
         self.longest = max(self.longest, time.perf_counter() - began)
 
     def _apply(self, spec: LayerSpec) -> None:
+        if spec.role in self._dismissed:
+            return
         layer = self._layers.get(spec.role) or self._adopted(spec)
         if layer is None:
             self._add(spec)

@@ -315,9 +315,8 @@ def values(field: FieldInfo) -> st.SearchStrategy[Any]:
 LENGTH = st.integers(8, 65536)
 INTERVAL = st.tuples(st.floats(0.1, 9), st.floats(9, 99))
 OWN = {
-    "size": st.none() | st.tuples(LENGTH, LENGTH),
     "patch": st.none() | st.integers(1, 100).map(lambda n: (8 * n, 8)) | st.just((40, 8, 16)),
-    "size": st.none() | st.tuples(st.integers(8, 99), st.integers(8, 99)) | st.just((1, 8, 9)),
+    "size": st.none() | st.tuples(LENGTH, LENGTH) | st.just((1, 8, 9)),
     "spacing": st.none(),
     "axes": st.sampled_from([None, "zyx", "yxc"]),
     "split": st.sampled_from([(0.6, 0.15, 0.1, 0.15), (1.0, 0.0, 0.0, 0.0)]),

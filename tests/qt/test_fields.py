@@ -23,6 +23,7 @@ from napari_smm.qt.fields import (
     FolderField,
     Limits,
     NumberField,
+    NumbersField,
     OptionalField,
     RowField,
     SuggestField,
@@ -438,6 +439,22 @@ def test_an_option_is_set_with_its_box_and_keeps_what_it_held(
     assert (field.value(), len(edits)) == (None, 3)
     field.given.setChecked(True)
     assert field.value() == 8
+
+
+def test_as_many_numbers_as_images_have_axes_are_a_line(qtbot: QtBot) -> None:
+    outer = field_for(Data.model_fields["patch"].annotation)
+    qtbot.addWidget(outer)
+    assert isinstance(outer, OptionalField)
+    field = outer.inner
+    assert isinstance(field, NumbersField)
+    for value in [(256, 320), (32, 64, 64)]:
+        field.set_value(value)
+        assert field.value() == value
+        assert Data(patch=field.text()).patch == value
+    edits = counted(field)
+    field.setText("64, 72")
+    assert (field.value(), len(edits)) == ("64, 72", 1)
+    assert Data(patch=field.value()).patch == (64, 72)
 
 
 @pytest.mark.both_bindings

@@ -288,12 +288,6 @@ def test_a_value_is_announced_once_and_not_while_it_is_being_set(hidden: Setting
         ("training", "compile", lambda widget: widget.click(), True),
         ("data", "root", lambda widget: widget.path.setText("demo"), "demo"),
         ("data", "split", lambda widget: widget.members[0].line.setText("0.60"), (0.6, 0.15, 0.1, 0.15)),
-        (
-            "data",
-            "patch",
-            lambda widget: (widget.given.click(), widget.inner.setText("256, 264")),
-            (256, 264),
-        ),
         ("data", "images", lambda widget: widget.given.click(), ""),
     ],
 )
@@ -638,7 +632,7 @@ def test_tab_leads_from_a_header_to_its_fields_in_their_order(qtbot: QtBot, form
     else:
         pytest.fail("Tab never reached the next header.")
     rows = [point.y() for point in visited]
-    assert len(visited) > 15
+    assert len(visited) >= 15
     assert all(later > earlier - 8 for earlier, later in pairwise(rows))
 
 
