@@ -20,11 +20,7 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 """Settings that make each network small. A new network joins the tests by its line here."""
 NAMES = list(choices(RunConfig, "model"))
-IN_3D = [
-    name
-    for name, part in choices(RunConfig, "model").items()
-    if 3 in able(part)
-]
+IN_3D = [name for name, part in choices(RunConfig, "model").items() if 3 in able(part)]
 
 
 def spec(name: str, **settings: Any) -> Network:
