@@ -18,6 +18,8 @@ RNG = np.random.default_rng(0)
 P = RNG.random((3, 24, 32)).astype(np.float32)
 TURNED = ((1, 0, 0), (0, 0.8, -0.6), (0, 0.6, 0.8))
 TRUTH = RNG.integers(0, 3, P.shape).astype(np.uint8)
+PATIENCE = 60_000
+"""Milliseconds that a busy machine may take for what is done in threads."""
 
 
 @pytest.fixture
@@ -96,7 +98,7 @@ def test_a_target_is_shown_moved_painted_and_left(qtbot: QtBot, viewer: Any) -> 
     truth.selected_label = 1
     truth.data_setitem(tuple(np.array(axis) for axis in ([plane] * 4, [5] * 4, range(4))), 1)
     truth.data_setitem(tuple(np.array(axis) for axis in ([plane] * 4, [6] * 4, range(4))), 0)
-    with qtbot.waitSignal(shown.changed, timeout=3000):
+    with qtbot.waitSignal(shown.changed, timeout=PATIENCE):
         pass
 
     def painted() -> None:
@@ -107,14 +109,14 @@ def test_a_target_is_shown_moved_painted_and_left(qtbot: QtBot, viewer: Any) -> 
         np.testing.assert_array_equal(positives[6, :4], P[plane, 6, :4])
         assert (negatives[6, :4] == ABOVE).all()
 
-    qtbot.waitUntil(painted, timeout=3000)
+    qtbot.waitUntil(painted, timeout=PATIENCE)
 
     # Data set anew show too.
-    with qtbot.waitSignal(shown.changed, timeout=3000):
+    with qtbot.waitSignal(shown.changed, timeout=PATIENCE):
         truth.data = np.ones_like(TRUTH)
     assert (np.asarray(shown.layer("false positives").data) == BELOW).all()
     assert shown.target.truth is truth.data
-    with qtbot.waitSignal(shown.changed, timeout=3000):
+    with qtbot.waitSignal(shown.changed, timeout=PATIENCE):
         target.data = P / 2
     np.testing.assert_array_equal(np.asarray(shown.layer("prediction").data), P / 2)
     assert tuple(shown.layer("prediction").contrast_limits) == contrast_band(0.7)
@@ -124,20 +126,20 @@ def test_a_target_is_shown_moved_painted_and_left(qtbot: QtBot, viewer: Any) -> 
     viewer.layers.remove(shown.layer("false positives"))
     assert shown.layer("false positives") is None
     shown.set_threshold(0.6)
-    with qtbot.waitSignal(shown.changed, timeout=3000):
+    with qtbot.waitSignal(shown.changed, timeout=PATIENCE):
         truth.data = TRUTH.copy()
     assert len(viewer.layers) == 4
 
     # Without the truth there is a prediction only, also if all the user selected goes at once.
     viewer.layers.selection = {truth, shown.layer("false negatives")}
-    with qtbot.waitSignal(shown.changed, timeout=3000):
+    with qtbot.waitSignal(shown.changed, timeout=PATIENCE):
         viewer.layers.remove_selected()
     assert [layer.name for layer in viewer.layers] == ["p", "prediction · p"]
     assert shown.target.truth is None
 
     # Without the target there is nothing, and nobody hears of anything.
     viewer.layers.selection = {target, shown.layer("prediction")}
-    with qtbot.waitSignal(shown.gone, timeout=3000):
+    with qtbot.waitSignal(shown.gone, timeout=PATIENCE):
         viewer.layers.remove_selected()
     assert not viewer.layers
     shown.close()
@@ -186,7 +188,7 @@ def test_classes_levels_and_closing(qtbot: QtBot, viewer: Any) -> None:
     np.testing.assert_allclose(Transform.of_layer(shown.layer("prediction")).translate, (7, 8))
 
     # Labels that do not fit any more end it.
-    with qtbot.waitSignal(shown.gone, timeout=3000):
+    with qtbot.waitSignal(shown.gone, timeout=PATIENCE):
         truth.data = labels[:, :-1]
     assert list(viewer.layers) == [target, truth]
     truth.data = labels

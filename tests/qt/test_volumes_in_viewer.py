@@ -1,21 +1,30 @@
-"""Runs of volumes, and volumes to train on, in a real viewer."""
+"""Runs of volumes, and volumes to train on and to predict, in a real viewer."""
 
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 from pytestqt.qtbot import QtBot
 from runs import MadeRun, watched_item
+from volumes import SHAPE, volume_settings, write_volumes
+from volumes import SPACING as MADE_SPACING
 
-from napari_smm.layers import contrast_band
+from napari_smm.layers import MARK, contrast_band
+from napari_smm.qt.predict_panel import PredictPanel
 from napari_smm.qt.source_panel import SourcePanel
+from napari_smm.qt.threshold_dock import ThresholdDock
 from napari_smm.qt.workbench import workbench
 
+ROOT = Path(__file__).parents[2]
 SIZE = (6, 10, 12)
 SPACING = (3.0, 1.0, 0.5)
+PATIENCE = 90_000
+"""Milliseconds that a process may take to start on a busy machine."""
 
 
 @pytest.mark.both_bindings
@@ -36,7 +45,7 @@ def test_a_run_of_volumes_is_followed_in_the_slice_in_view_and_seen_in_3d(
             assert not bench.sync.busy
             assert len(layer.data) == epoch
 
-        qtbot.waitUntil(arrived, timeout=60_000)
+        qtbot.waitUntil(arrived, timeout=PATIENCE)
 
     bench.session.watch(run.root)
     shown(2)
@@ -83,3 +92,43 @@ def test_depth_makes_volumes_the_choice_and_a_plain_stack_slices(
     panel.image.choose(viewer.add_image(pixels[0], name="flat"))
     assert not panel.stack.isEnabled()
     panel.leave()
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_volume_is_predicted_whole_and_its_mask_lies_where_its_file_does(
+    qtbot: QtBot, make_napari_viewer: Callable[..., Any], ready: str, home: Path, tmp_path: Path
+) -> None:
+    data, run = write_volumes(tmp_path / "set", classes=1), home / "runs" / "brains"
+    command = [ready, "-m", "engine.train", "--data.root", str(data), "--out", str(run)]
+    subprocess.run([*command, *volume_settings("--training.epochs=1")], cwd=ROOT, check=True, timeout=120)
+    viewer = make_napari_viewer()
+    scan = data / "images" / "b03.nii.gz"
+    viewer.open(scan, plugin="napari-smm")
+    panel = PredictPanel(viewer)
+    panel.choose_run(run)
+    qtbot.waitUntil(lambda: panel.run.isEnabled(), timeout=PATIENCE)
+    assert panel.planes.itemText(0) == "the volume in view"
+    assert panel.planes.isHidden()  # there is but one
+    panel.start()
+    qtbot.waitUntil(lambda: not panel.busy, timeout=PATIENCE)
+    assert panel.state.text() == "✔ Finished", panel.detail.text()
+    layer = viewer.layers["probability · b03"]
+    np.testing.assert_array_equal(layer.data, panel.prediction.result().levels(0)[0])
+    assert (layer.data.shape, layer.metadata[MARK]["dims"]) == (SHAPE, 3)
+    np.testing.assert_allclose(layer.scale, MADE_SPACING, rtol=1e-6)
+    assert [str(unit) for unit in layer.units] == ["millimeter"] * 3
+
+    dock = ThresholdDock(viewer)
+    dock.choose_probability(layer)
+    qtbot.waitUntil(lambda: dock._source.ready, timeout=PATIENCE)
+    dock.set_threshold(float(np.median(layer.data)))
+    dock.save_into(tmp_path / "masks", ".nii.gz")
+    qtbot.waitUntil(lambda: "1 mask written" in dock.message.text(), timeout=PATIENCE)
+    (written,) = (tmp_path / "masks").glob("*b03_mask.nii.gz")
+    made = nib.load(written)
+    np.testing.assert_array_equal(made.affine, nib.load(scan).affine)
+    mask = np.asarray(layer.data) >= np.float32(dock.threshold)
+    assert 0 < mask.sum() < mask.size
+    np.testing.assert_array_equal(np.asarray(made.dataobj), mask.transpose())
+    dock.shut()
+    panel.shut()

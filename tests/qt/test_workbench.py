@@ -13,6 +13,9 @@ from runs import MadeRun, watched_item
 from napari_smm.qt.dock import Dock
 from napari_smm.qt.workbench import workbench
 
+PATIENCE = 60_000
+"""Milliseconds that a busy machine may take for what is done in threads."""
+
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[MadeRun]:
@@ -25,7 +28,7 @@ def watching(qtbot: QtBot, viewer: Any, run: MadeRun) -> Dock:
     dock = Dock(viewer)
     viewer.window.add_dock_widget(dock, name="dock")
     dock.session.watch(run.root)
-    qtbot.waitUntil(lambda: dock.workbench.living_run() is not None, timeout=20_000)
+    qtbot.waitUntil(lambda: dock.workbench.living_run() is not None, timeout=PATIENCE)
     return dock
 
 
@@ -70,7 +73,7 @@ def test_the_user_is_asked_before_a_window_with_a_living_run_closes(
     assert (run.root / "stop").exists()
     assert len(asked) == 3
     run.end("stopped", reason="stop file")
-    qtbot.waitUntil(lambda: dock.workbench.living_run() is None, timeout=20_000)
+    qtbot.waitUntil(lambda: dock.workbench.living_run() is None, timeout=PATIENCE)
     assert dock.workbench.may_close()  # there is nothing to ask
 
 
@@ -94,6 +97,6 @@ def test_a_broken_memory_of_folders_is_said_and_not_raised(
     bench = workbench(make_napari_viewer())
     said: list[str] = []
     bench.session.failed.connect(said.append)
-    qtbot.waitUntil(lambda: bool(said), timeout=20_000)
+    qtbot.waitUntil(lambda: bool(said), timeout=PATIENCE)
     assert "remembered.json" in said[0]
     bench.close()
