@@ -165,7 +165,7 @@ def test_a_closed_panel_ends_its_process(qtbot: QtBot, panel: PredictPanel, view
     prediction = panel.prediction
     viewer.window.remove_dock_widget(panel)
     assert Workbench._open == {}
-    assert prediction.wait(20)
+    assert prediction.wait(PATIENCE / 1000)
     assert prediction.poll().state == "cancelled"
     assert processes() == []
     assert list((home / "predictions").iterdir()) == []
@@ -177,7 +177,7 @@ def test_a_closed_viewer_ends_its_process(qtbot: QtBot, panel: PredictPanel, vie
     qtbot.waitUntil(lambda: panel.prediction is not None and bool(processes()), timeout=PATIENCE)
     prediction = panel.prediction
     viewer.close()
-    qtbot.waitUntil(lambda: prediction.poll().state == "cancelled", timeout=20_000)
+    qtbot.waitUntil(lambda: prediction.poll().state == "cancelled", timeout=PATIENCE)
     assert processes() == []
     assert bars() == []
 
@@ -190,7 +190,7 @@ def test_a_panel_closed_before_its_prediction_has_started(
     press(qtbot, panel, "predict-start")
     assert panel.prediction is None
     viewer.window.remove_dock_widget(panel)
-    qtbot.waitUntil(lambda: not list((home / "predictions").glob("*")), timeout=20_000)
+    qtbot.waitUntil(lambda: not list((home / "predictions").glob("*")), timeout=PATIENCE)
     assert processes() == []
 
 
