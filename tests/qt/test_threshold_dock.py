@@ -27,7 +27,7 @@ from napari_smm.qt.threshold_dock import ThresholdDock
 from napari_smm.readout import UNDEFINED, UNKNOWN
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 20_000
+PATIENCE = 60_000
 """Milliseconds that a busy machine may take for what is done in threads."""
 CLASSES = ("core", "ring")
 RATES = {"Precision": "precision", "Recall": "recall", "Dice": "dice", "FNR": "fnr", "FPR": "fpr"}
