@@ -30,7 +30,7 @@ from engine.data.rows import open_rows
 from engine.infer import Predictor
 from engine.models.unet import UNet
 from engine.streamed.progress import Progress
-from engine.streaming import write
+from engine.streaming import give_memory_back, write
 from engine.trained import Trained
 
 IMAGES = {"2D": ((4000, 4000), 1024), "3D": ((182, 218, 182), 128)}
@@ -111,6 +111,7 @@ def streamed(side: int, tile: int, folder: str) -> dict[str, float]:
         array[top : top + 512] = row[: side - top]
     del row
     trained = network(2, 2, 1, tile)
+    give_memory_back()  # as the command does
     found = measured(lambda: write(trained, open_rows(image, 1), out, Progress(out)))
     pixels = side * side
     return {

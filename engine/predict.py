@@ -39,7 +39,7 @@ from engine.decision import Decision
 from engine.errors import InputError
 from engine.inputs import Input, Wanted, gather
 from engine.outputs import MEDICAL, plan, write_mask, write_probability
-from engine.streaming import stream
+from engine.streaming import give_memory_back, stream
 from engine.threshold_use import said
 from engine.thresholds_file import Entry
 from engine.trained import Trained
@@ -126,6 +126,7 @@ def predict_stream(options: Namespace) -> int:
                 f"--{flag} goes with masks and TIFF files, and --stream writes probabilities as zarr: "
                 "leave one of the two out."
             )
+    give_memory_back()
     for out, image in streamed(options.images, options.stream).items():
         done = stream(
             options.run, image, out, checkpoint=options.checkpoint, device=options.device,

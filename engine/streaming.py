@@ -3,9 +3,11 @@
 The folder is what the predicting process and a viewer share. `docs/run-directory.md` describes it.
 """
 
+import ctypes
 import json
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from math import prod
@@ -32,6 +34,25 @@ ARRAY = re.compile(r"probability(_\d+)?")
 RESULTS = frozenset({"progress.json", "meta.json", "state.json", "zarr.json"})
 OTHERS = frozenset({"cancel", "log.txt", "lock", lock.GUARD})
 """What may be in the folder before."""
+
+
+MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
+"""Numbers of malloc.h."""
+
+
+def give_memory_back() -> bool:
+    """Have the C library give freed buffers back to the system at once, for the rest of this process.
+
+    glibc keeps buffers of up to 32 MiB for later and scatters them, which doubles the memory of a
+    streamed prediction, and lets it creep up with the image.
+
+    Returns:
+        Whether the C library can be told so: that of most Linux systems can.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is None:
+        return False
+    return bool(mallopt(MMAP_THRESHOLD, 1 << 16) and mallopt(TRIM_THRESHOLD, 1 << 17))
 
 
 def stream(

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -524,3 +525,9 @@ def test_one_chunk_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     zarr.create_array(store=tmp_path / "x.zarr", shape=(10**5, 10**5), chunks=(10**5, 10**5), dtype="uint8")
     with pytest.raises(InputError, match="smaller chunks"):
         require_memory(network(), open_rows(tmp_path / "x.zarr", 1), free=2**33)
+
+
+def test_freed_buffers_are_given_back_where_the_c_library_can() -> None:
+    code = "from engine.streaming import give_memory_back; print(give_memory_back())"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.strip() == str(platform.libc_ver()[0] == "glibc")
