@@ -29,6 +29,7 @@ from engine.config import RunConfig
 from engine.data.rows import open_rows
 from engine.infer import Predictor
 from engine.models.unet import UNet
+from engine.prepare import last_channels
 from engine.streamed.progress import Progress
 from engine.streaming import give_memory_back, write
 from engine.trained import Trained
@@ -94,7 +95,7 @@ def network(dims: int, width: int, depth: int, tile: int) -> Trained:
     torch.manual_seed(0)
     norm = "batch" if depth > 1 else "none"
     model = UNet(1, 1, base_width=width, depth=depth, norm=norm, spatial_dims=dims).eval()
-    model = model.to(memory_format=torch.channels_last if dims == 2 else torch.channels_last_3d)  # type: ignore[call-overload]
+    model = model.to(memory_format=last_channels(dims))  # type: ignore[call-overload]
     predictor = Predictor(model, "sigmoid", CPU, None, tile, OVERLAP)
     info = {"dataset": {"channels": 1, "dims": dims}}
     return Trained(Path("run"), RunConfig(), info, ("x",), predictor, 1, "last")
