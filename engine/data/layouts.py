@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from engine.data import groups, nnunet
+from engine.data import annotated, groups, nnunet
 from engine.data.decode import ENDINGS, FOLDERS, ending, read_text
 from engine.data.decode import Source as Source
 from engine.data.pairs import Matches, Part, check, match, some
@@ -22,6 +22,8 @@ from engine.data.specs import Data
 from engine.errors import InputError, unknown
 
 Table = Mapping[str, Sequence[int | str]]
+NO_IMAGES = (".mat",)
+"""Endings of files that hold what they like, of which only a layout knows which is an image."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Layout:
 def known() -> tuple[Layout, ...]:
     """The layouts that are known by name, owners' before generic ones, and ``patterns``."""
     text = Path(__file__).with_name("layouts.toml").read_text(encoding="utf-8")
-    return (*map(_layout, tomllib.loads(text)["layout"]), PATTERNS)
+    return (*map(_layout, tomllib.loads(text)["layout"]), ANNOTATION, PATTERNS)
 
 
 def _layout(table: Mapping[str, Any]) -> Layout:
@@ -109,6 +111,32 @@ PATTERNS = Layout(
 )
 
 
+ANNOTATION = Layout(
+    name="annotation",
+    title="Any images, annotated in the workbench: what is unlabelled counts nowhere",
+    tree="images anywhere below the folder; annotation/images.csv, annotation/classes.toml, annotation/masks",
+    reference="docs/annotating.md",
+    part=(),
+)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The images of a folder, with or without masks.
+
+    Attributes:
+        images: the files of each, below the root and with ``/``: one, or one per channel.
+        masks: first file of an image → the masks that lie beside it.
+        classes: class → mask values or colours, where the folder's layout knows them.
+        rest: what the layout says of other values.
+    """
+
+    images: tuple[tuple[str, ...], ...]
+    masks: Mapping[str, tuple[Source, ...]]
+    classes: Table | None = None
+    rest: str = ""
+
+
 def find(data: Data) -> Found:
     """Find the cases below ``data.root`` by the layout that is named, or that fits.
 
@@ -123,6 +151,8 @@ def find(data: Data) -> Found:
     root = _root(data.root)
     files = _files(root)
     layout = _choose(data, root, files)
+    if layout is ANNOTATION:
+        return _annotated(data, root)
     parts = _match(layout, files)
     _require_pairs(root, files, layout, parts)
     notes = [note for part in parts for note in check(root, part, layout.tree)]
@@ -142,6 +172,90 @@ def find(data: Data) -> Found:
         rest=layout.rest,
         grouped=groups_of is not None,
         notes=(*notes, *more),
+    )
+
+
+def list_images(root: Path) -> Listing:
+    """All images of a folder, and the masks that lie beside them in a layout that is recognised.
+
+    Without such masks every file that can be read is an image. What is in ``annotation`` is neither.
+
+    Raises:
+        InputError: no such folder, two owners' layouts that fit, or nothing that can be read.
+    """
+    root = _root(str(root))
+    files = _files(root)
+    fitting = [layout for layout in known() if _fits(layout, _match(layout, files))]
+    owners = [layout for layout in fitting if not layout.generic]
+    if len(owners) > 1:
+        names = " and ".join(layout.name for layout in owners)
+        raise InputError(f"{root} fits the layouts {names}: a folder with the images of one would work.")
+    if not fitting:
+        images = tuple((path,) for path in files if ending(path) in ENDINGS and ending(path) not in NO_IMAGES)
+        if not images:
+            raise InputError(
+                f"there is no image in {root} ({len(files)} other files): a folder with images "
+                f"({', '.join(each for each in ENDINGS if each not in NO_IMAGES)}) would work."
+            )
+        return Listing(images, {})
+    layout = (owners or fitting)[0]
+    parts = _match(layout, files)
+    cases = [case for part in parts for case in _cases(root, part, None)]
+    return Listing(
+        images=tuple(tuple(paths) for part in parts for paths in part.images.values()),
+        masks={_path(root, case): case.masks for case in cases},
+        classes=(nnunet.read_classes(root / layout.json) if layout.json else None) or layout.classes,
+        rest=layout.rest,
+    )
+
+
+def _annotated(data: Data, root: Path) -> Found:
+    """The images of an annotated folder that have labels."""
+    kept = annotated.read_set(root)
+    entries = kept.labelled
+    gone = [path for entry in entries for path in (*entry.files, entry.mask) if not (root / path).exists()]
+    if gone:
+        raise InputError(
+            f"{root / annotated.FOLDER / 'images.csv'} names {some(gone, 'file')} that "
+            f"{'is' if len(gone) == 1 else 'are'} gone: put back, or the rows taken out, would work."
+        )
+    if not entries or not kept.classes:
+        rows = len(kept.entries)
+        raise InputError(
+            f"none of the {rows} image{'s' * (rows != 1)} in {root / annotated.FOLDER} has a label: "
+            "paint on one at least and save it."
+        )
+    cases = _named(
+        root,
+        [
+            Case(
+                name=entry.image.split(annotated.SEPARATOR)[0].rsplit("/", 1)[-1].rpartition(".")[0],
+                images=tuple(Source(root / path, axes=data.axes) for path in entry.files),
+                masks=(Source(root / entry.mask),),
+                group=entry.group,
+                split=entry.split,
+            )
+            for entry in entries
+        ],
+    )
+    if data.group:
+        paths = [_path(root, case) for case in cases]
+        own = groups.by_user_regex(paths, data.group)
+        cases = [replace(case, group=group) for case, group in zip(cases, own, strict=True)]
+    grouped = any(case.group for case in cases)
+    cases = [replace(case, group=case.group or case.name) for case in cases]
+    _refuse_straddling(root, cases)
+    started = sum(entry.status == "started" for entry in entries)
+    note = f"{started} of {len(cases)} images are not done yet: what is unlabelled in them counts nowhere."
+    return Found(
+        layout=ANNOTATION.name,
+        title=ANNOTATION.title,
+        root=root,
+        cases=tuple(cases),
+        classes=kept.table,
+        rest="",
+        grouped=grouped,
+        notes=(note,) if started else (),
     )
 
 
@@ -165,6 +279,8 @@ def _files(root: Path) -> list[str]:
     files = []
     for folder, folders, names in os.walk(root, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
+        if Path(folder) == root and annotated.is_annotated(root):
+            folders.remove(annotated.FOLDER)
         names += [name for name in folders if ending(name) in FOLDERS]
         folders[:] = [name for name in folders if ending(name) not in FOLDERS]
         below = Path(folder).relative_to(root)
@@ -183,6 +299,8 @@ def _choose(data: Data, root: Path, files: Sequence[str]) -> Layout:
     own = data.images or data.masks or data.valid
     if data.layout == "patterns" or (data.layout == "auto" and own):
         return _own(data)
+    if data.layout == "auto" and annotated.is_annotated(root):
+        return ANNOTATION
     if own:
         raise InputError(
             f"data.images, data.masks and data.valid are given with data.layout {data.layout!r}: "

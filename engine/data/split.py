@@ -17,7 +17,7 @@ def split(
 ) -> dict[str, tuple[int, ...]]:
     """Divide cases by group, in proportion to ``shares`` (train, val, calib, test; they add up to 1).
 
-    A val or test split that the layout has is kept; the others are carved from the
+    A val, calib or test split that the layout has is kept; the others are carved from the
     rest, their shares scaled up. Under 10 images in all, the rest is all train.
     Whole groups are dealt in random order to the split that lacks most images, so a
     split may come out larger or smaller than its share, or empty.
@@ -31,7 +31,7 @@ def split(
     parts: dict[str, list[int]] = {name: [] for name in SPLITS}
     rest: list[int] = []
     for index, case in enumerate(cases):
-        (parts[case.split] if case.split in ("val", "test") else rest).append(index)
+        (parts[case.split] if case.split in ("val", "calib", "test") else rest).append(index)
     asked = dict(zip(SPLITS, shares, strict=True)) if len(cases) >= FEWEST else {"train": 1.0}
     carved = {name: share for name, share in asked.items() if share > 0 and not parts[name]}
     for name, indices in _deal(cases, rest, carved, seed).items():
