@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from engine.data.specs import Augment, Data
 from engine.errors import InputError, unknown
@@ -56,6 +56,20 @@ class Training(Spec):
     split). SMM's warm-up and γ still follow the configured epochs."""
     threads: int | None = setting(None, ge=1, advanced=True)
     """CPU threads; without it, torch decides."""
+    init: str | None = None
+    """Run directory, or one of its checkpoints, from whose weights training starts; of other classes only the
+    last layer is new. `--init RUN` is short for it, and takes over that run's network too."""
+
+    def located(self) -> "Training":
+        """The same with an absolute path of the run to start from, so that it holds from any folder."""
+        if self.init is None:
+            return self
+        return self.model_copy(update={"init": str(Path(self.init).expanduser().resolve())})
+
+    @field_validator("init")
+    @classmethod
+    def _none_if_empty(cls, value: str | None) -> str | None:
+        return value or None
 
 
 TILES = {2: 1024, 3: 128}
@@ -117,11 +131,16 @@ class RunConfig(Spec):
                 "training.head is exclusive, but smm_v2 trains on grown masks that overlap: "
                 "use training.head auto or multilabel, or modulation.name smm_v1"
             )
+        if self.training.init is not None and getattr(self.model, "weights", None) is not None:
+            raise ValueError(
+                "training.init and model.weights both say what the network starts from: only one is needed"
+            )
         return self
 
     def located(self) -> "RunConfig":
         """The same with absolute paths, so that the settings hold from any folder."""
-        return self.model_copy(update={"data": self.data.located(), "model": self.model.located()})
+        groups = {"data": self.data, "model": self.model, "training": self.training}
+        return self.model_copy(update={name: group.located() for name, group in groups.items()})
 
     def head(self, classes: int) -> Head:
         """Kind of output for a number of foreground classes (definitions: one class is sigmoid)."""

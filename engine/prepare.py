@@ -19,6 +19,7 @@ from engine.device import find_device, find_precision
 from engine.errors import InputError
 from engine.head import Head, channels
 from engine.infer import Predictor
+from engine.initial import Origin, begin, open_dataset
 from engine.losses import objective as objectives
 from engine.losses.boundary import signed_distance
 from engine.losses.specs import ElevatedSensitivity, Loss
@@ -40,6 +41,7 @@ class Prepared:
         predictor: predicts with the network as it is at the moment.
         watched: images that are kept for every epoch.
         dtype: of autocast, or None.
+        origin: what the network starts from, if from an earlier run.
     """
 
     train: Images
@@ -53,6 +55,7 @@ class Prepared:
     watched: list[Watched]
     dtype: torch.dtype | None
     device: torch.device
+    origin: Origin | None = None
 
 
 def prepare(
@@ -65,7 +68,7 @@ def prepare(
         dataset: the images; found from ``config.data`` if None.
         cache: folder for what does not fit in memory: decoded images, or the masks that modulation keeps of
             images that are read from their files.
-        pretrained: see :func:`build_network`.
+        pretrained: see :func:`build_network`; ``training.init`` is not needed without it either.
 
     Raises:
         InputError: images, masks or settings that cannot be used.
@@ -73,13 +76,14 @@ def prepare(
     settings = config.training
     device = find_device(settings.device)
     dtype = find_precision(settings.precision, device)
-    dataset = dataset if dataset is not None else Dataset.open(config.data)
+    dataset = dataset if dataset is not None else open_dataset(config)
     classes = len(dataset.classes.names)
     head = config.head(classes)
     objectives.check(config.loss, head, classes)
     misses_from(config)
     window = config.data.window(dataset.dims)
     network = build_network(config, dataset.channels, classes, device, dataset.dims, pretrained=pretrained)
+    origin = begin(network, config, dataset) if pretrained else None
     train, val = load(config, dataset, device, cache)
     # No larger than the largest image, so that small images are not mostly padding.
     window = tuple(map(min, window, train.shapes.amax(dim=0).tolist()))
@@ -104,6 +108,7 @@ def prepare(
         watched=watch(config, train, val, dataset),
         dtype=dtype,
         device=device,
+        origin=origin,
     )  # fmt: skip
 
 

@@ -1,10 +1,12 @@
 """Train a segmentation network, and leave a run directory that says everything about the run.
 
-usage: python -m engine.train --data.root FOLDER [--preset NAME] [--config FILE] [--out DIR]
-                              [--SETTING=VALUE …]
+usage: python -m engine.train --data.root FOLDER [--preset NAME] [--init RUN] [--config FILE]
+                              [--out DIR] [--SETTING=VALUE …]
        python -m engine.train --resume RUN
 
   --preset NAME   start from published or proven settings (below)
+  --init RUN      start from the weights of an earlier run, or of one of its checkpoints; the network and how
+                  it sees images (size, spacing, normalisation, colour) are that run's, whatever a preset says
   --config FILE   then take a TOML file's settings, such as another run's config.toml
   --SETTING=VALUE then these (below); a setting's value is written as in the file
   --out DIR       run directory to make; runs/DATE-TIME-DATA-METHOD if not given
@@ -15,6 +17,7 @@ usage: python -m engine.train --data.root FOLDER [--preset NAME] [--config FILE]
 Examples:
   python -m engine.train --preset demo
   python -m engine.train --data.root ~/retina --data.size=512 --training.epochs=200
+  python -m engine.train --preset few --init runs/retina-1 --data.root ~/more-retina
   python -m engine.train --preset smm --data.root ~/cracks --modulation.name=smm_v1 --out runs/cracks-1
 
 Ctrl-C, or a file named `stop` in the run directory, ends a run cleanly after the batch it is in.
@@ -42,6 +45,7 @@ from engine.data.dataset import Dataset
 from engine.data.layouts import known
 from engine.device import device_name
 from engine.errors import InputError
+from engine.initial import inherited, open_dataset
 from engine.loop import Epoch, fit
 from engine.prepare import Prepared, misses_from, prepare
 from engine.progress_bar import ProgressBar
@@ -54,6 +58,7 @@ def main(arguments: Sequence[str]) -> int:
     """Entry point of ``python -m engine.train``."""
     parser = Parser("train", "", usage="see --help")
     parser.add_argument("--preset")
+    parser.add_argument("--init")
     parser.add_argument("--config", type=Path)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--resume", type=Path)
@@ -67,14 +72,16 @@ def main(arguments: Sequence[str]) -> int:
         print("\n\n".join(f"{kind.name}: {kind.title}\n{_indent(kind.tree)}" for kind in known()))
         return 0
     if options.resume is not None:
-        if rest or options.preset or options.config or options.out:
+        if rest or options.preset or options.init or options.config or options.out:
             raise InputError("--resume goes on with the run's own settings: give no others beside it.")
         return resume(options.resume, quiet=options.quiet)
     layers = [read_preset(options.preset)] if options.preset else []
+    taken = [inherited(options.init)] if options.init else []
+    layers += [layer for layer, _ in taken]
     layers += [read_file(options.config)] if options.config else []
-    layers += [Layer("flags", flags.parse(rest))]
+    layers += [Layer("flags", with_init(flags.parse(rest), options.init))]
     config, notes = resolve(layers)
-    for note in notes:
+    for note in [*(note for _, note in taken), *notes]:
         print(f"note: {note}", file=sys.stderr)
     if not config.data.root:
         raise InputError(
@@ -83,6 +90,16 @@ def main(arguments: Sequence[str]) -> int:
     config = config.located()
     out = options.out or new_folder(Path("runs"), config.data.root, config.modulation.name)
     return start(config, out, quiet=options.quiet)
+
+
+def with_init(given: dict[str, Any], init: str | None) -> dict[str, Any]:
+    """Settings of flags, with ``training.init`` of ``--init``. Raises InputError if it is given twice."""
+    if init is None:
+        return given
+    training = given.get("training", {})
+    if "init" in training:
+        raise InputError("--init and --training.init both name a run to start from: one of them is needed.")
+    return {**given, "training": {**training, "init": init}}
 
 
 def manual() -> str:
@@ -110,12 +127,13 @@ def start(config: RunConfig, out: Path, *, quiet: bool = False) -> int:
     try:
         with writer.recorded():
             writer.write_text("config.toml", to_toml(config))
-            dataset = Dataset.open(config.data)
+            dataset = open_dataset(config)
             ready = prepare(config, dataset, out / "cache")
             check_room(config, ready, out)
             writer.write_json("run.json", identity(config, dataset, ready))
             fresh = False
-            for remark in dataset.remarks():
+            origin = [] if ready.origin is None else [ready.origin.remark]
+            for remark in [*origin, *dataset.remarks()]:
                 warn(writer, remark)
             return follow(writer, config, ready, progress, None, quiet)
     except (InputError, KeyboardInterrupt):
@@ -141,6 +159,7 @@ def resume(out: Path, *, quiet: bool = False) -> int:
         dataset = Dataset.open(config.data, info["splits"], info["dataset"]["fingerprint"])
         last = out / "checkpoints" / "last"
         ready = prepare(config, dataset, out / "cache", pretrained=not last.exists())
+        require_same_origin(info, ready)
         # Masks that are kept in files are too large to be held in memory besides.
         in_file = ("modulation",) if ready.modulation.disk_bytes else ()
         state = checkpoint.load(last, in_file=in_file) if last.exists() else None
@@ -153,6 +172,16 @@ def resume(out: Path, *, quiet: bool = False) -> int:
                     f"{versions[name]}: its result may differ from an uninterrupted one.",
                 )
         return follow(writer, config, ready, progress, state, quiet)
+
+
+def require_same_origin(info: dict[str, Any], ready: Prepared) -> None:
+    """Refuse to go on, before the first checkpoint, from other weights than the run began with."""
+    began = info.get("init")
+    if ready.origin is not None and began is not None and ready.origin.weights != began["weights"]:
+        raise InputError(
+            f"the weights of {began['run']} ({began['checkpoint']}) have changed since the run began, so it "
+            "cannot go on to the result it would have had: start a new run with the run's config.toml."
+        )
 
 
 def follow(
@@ -255,6 +284,7 @@ def identity(config: RunConfig, dataset: Dataset, ready: Prepared) -> dict[str, 
             part: dict(zip(store.names, store.digests, strict=True)) if store is not None else {}
             for part, store in stores.items()
         },
+        "init": None if ready.origin is None else ready.origin.record(),
         "command": ["python", "-m", "engine.train", *sys.argv[1:]],
     }
 

@@ -21,6 +21,7 @@ from engine.device import find_device
 from engine.errors import InputError
 from engine.head import labels
 from engine.infer import Predictor
+from engine.initial import SEEN, seen
 from engine.prepare import build_network
 from engine.record import RunReader
 from engine.tiles import Box, boxes
@@ -154,16 +155,16 @@ class Trained:
         return "digests" in self.info
 
     def seen_in(self, digest: str) -> Literal["train", "val"] | None:
-        """The split in which an image of the same pixels was trained or validated on.
+        """The split in which an image of the same pixels was trained or validated on, by the run or by those
+        that it started from.
 
         None if in neither, or if the run is too old to know (:attr:`knows_images`).
 
         Args:
             digest: of the decoded image, by :func:`engine.fingerprint.image`.
         """
-        known = self.info.get("digests", {})
-        parts: tuple[Literal["train", "val"], ...] = ("train", "val")
-        return next((part for part in parts if digest in known.get(part, {}).values()), None)
+        known = seen(self.info)
+        return next((part for part in SEEN if digest in known[part]), None)
 
     @property
     def dims(self) -> int:
