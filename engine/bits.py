@@ -7,7 +7,7 @@ bytes and never shift bits.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,6 +132,39 @@ class PackedMasks:
     def empty_like(self) -> "PackedMasks":
         """Masks of the same frames, all False, in memory or in a file of their own."""
         return PackedMasks(self.shapes, self.bits.shape[0], self.bits.device, folder=self.folder)
+
+    def put(self, parts: Mapping[int, Tensor]) -> "PackedMasks":
+        """The same with all bits of some images replaced; in memory, whatever these are.
+
+        Args:
+            parts: index of an image → its bits, uint8 (C, bytes of its frame).
+        """
+        bits = self.bits.clone()
+        for number, part in parts.items():
+            start = int(self._offsets[number])
+            bits[:, start : start + part.shape[1]] = part.to(bits.device)
+        return PackedMasks(self.shapes, len(bits), bits.device, bits)
+
+    def more(self, shapes: Tensor, bits: Tensor | None = None) -> "PackedMasks":
+        """The same with more images behind them; in memory, whatever these are.
+
+        Args:
+            shapes: int64 (more, D), their frames.
+            bits: uint8 (C, bytes of these frames), or None for masks that are False everywhere.
+        """
+        if bits is None:
+            bits = PackedMasks(shapes, len(self.bits)).bits
+        whole = torch.cat([self.bits, bits.to(self.bits.device)], dim=1)
+        return PackedMasks(torch.cat([self.shapes, shapes.cpu()]), len(whole), whole.device, whole)
+
+    def copy(self) -> "PackedMasks":
+        """The same masks in memory of their own."""
+        return PackedMasks(self.shapes, len(self.bits), self.bits.device, self.bits.clone())
+
+    def bits_of(self, number: int) -> Tensor:
+        """All bits of one image, uint8 (C, bytes of its frame)."""
+        start = int(self._offsets[number])
+        return self.bits[:, start : start + int(self._in_bytes[number].prod())]
 
     def to(self, device: torch.device) -> "PackedMasks":
         """The same masks on a device."""

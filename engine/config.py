@@ -96,6 +96,8 @@ class Watch(Spec):
     """Training images."""
     val: int = setting(2, ge=0, unit="images")
     """Validation images."""
+    followed: int = setting(8, ge=0, unit="images", advanced=True)
+    """Images that join while training goes on (`data.follow`), from then on."""
     longest: int = setting(1024, ge=64, unit="px", advanced=True)
     """Of a longer side, a fixed crop of this length about the middle of the mask is kept; of a volume no more
     voxels than an image of this side has pixels."""

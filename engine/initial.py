@@ -292,7 +292,7 @@ def open_dataset(config: RunConfig) -> Dataset:
         InputError: as :meth:`Dataset.open`, or nothing is left to train on.
     """
     dataset = Dataset.open(config.data)
-    if config.training.init is None:
+    if config.training.init is None or config.data.replay is not None:  # whose splits are what they were
         return dataset
     parent = Parent.open(config.training.init)
     cases, known = dataset.found.cases, seen(parent.info)

@@ -19,6 +19,7 @@ from engine.data.images import Images
 from engine.data.store import Frames
 from engine.device import arithmetic
 from engine.errors import InputError
+from engine.follow import TakenUp, take_up
 from engine.head import foreground
 from engine.losses.guides import Guides
 from engine.modulation.strategies import Trend
@@ -50,6 +51,7 @@ class Epoch:
         state: makes the state from which training can go on, for a checkpoint. Its tensors are those
             in use, not copies: save or copy them before the next epoch is asked for.
         last: whether no epoch follows, and why: "", "epochs" or "early stopping".
+        taken: the masks that were taken up at its beginning, or None (`data.follow`).
     """
 
     number: int
@@ -62,6 +64,7 @@ class Epoch:
     watched: list[tuple[NDArray[Any], NDArray[np.bool_]]]
     state: Callable[[], dict[str, Any]]
     last: str = ""
+    taken: TakenUp | None = None
 
 
 def fit(
@@ -78,7 +81,8 @@ def fit(
 
     Args:
         config: the run.
-        prepared: from :func:`prepare`, made here if None. It is used up.
+        prepared: from :func:`prepare`, made here if None. It is used up. To resume a run that takes up masks
+            as it goes, give what :func:`engine.follow.restored` makes of it.
         resume: the state of an :class:`Epoch`, to go on after it. It is used up too.
         progress: is kept up to date; when its ``stop`` is set, the loop ends at the next batch
             and drops the epoch it is in.
@@ -111,10 +115,13 @@ def fit(
             monitored, best_score = list(resume["monitored"]), resume["best_score"]
             first = resume["epoch"] + 1
 
-        progress.steps = ready.loader.steps
         for number in range(first, settings.epochs + 1):
             started = time.perf_counter()
-            progress.epoch, progress.step = number, 0
+            taken = None
+            if ready.following is not None:
+                ready, taken = take_up(ready, config, number)
+            progress.epoch, progress.step, progress.steps = number, 0, ready.loader.steps
+            progress.note = taken.words if taken is not None else ""
             lr = schedule(optimizer.defaults["lr"], number, settings.epochs, behind_best(monitored))
             for group in optimizer.param_groups:
                 group["lr"] = lr
@@ -209,6 +216,7 @@ def fit(
                 watched=list(zip(probabilities, masks, strict=True)),
                 state=state,
                 last=last,
+                taken=taken,
             )
             if last:
                 return

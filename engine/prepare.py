@@ -12,9 +12,12 @@ from torch import nn
 from engine.config import RunConfig
 from engine.data import lazy, store
 from engine.data.dataset import Dataset
+from engine.data.following import Following, Live, Replay
 from engine.data.images import Images
+from engine.data.journal import FOLDER, Page, read_pages
 from engine.data.lazy import LazyStore
 from engine.data.loader import Loader
+from engine.data.specs import Data
 from engine.device import find_device, find_precision
 from engine.errors import InputError
 from engine.head import Head, channels
@@ -42,6 +45,8 @@ class Prepared:
         watched: images that are kept for every epoch.
         dtype: of autocast, or None.
         origin: what the network starts from, if from an earlier run.
+        dataset: the images, those that have joined included.
+        following: where masks come from that are taken up while training goes on, or None.
     """
 
     train: Images
@@ -55,7 +60,9 @@ class Prepared:
     watched: list[Watched]
     dtype: torch.dtype | None
     device: torch.device
+    dataset: Dataset
     origin: Origin | None = None
+    following: Following | None = None
 
 
 def prepare(
@@ -81,15 +88,18 @@ def prepare(
     head = config.head(classes)
     objectives.check(config.loss, head, classes)
     misses_from(config)
-    window = config.data.window(dataset.dims)
+    config.data.window(dataset.dims)
+    following = follow(config, dataset)  # before the images are read, so that no change is missed
     network = build_network(config, dataset.channels, classes, device, dataset.dims, pretrained=pretrained)
     origin = begin(network, config, dataset) if pretrained else None
     train, val = load(config, dataset, device, cache)
-    # No larger than the largest image, so that small images are not mostly padding.
-    window = tuple(map(min, window, train.shapes.amax(dim=0).tolist()))
+    if following is not None:
+        require_memory(train, val)
+    if dataset.page is not None:
+        require_page(train, val, dataset.page)
     loader = Loader(
-        train, window, settings.batch_size, config.data.patches_per_image, settings.seed, device,
-        config.data.foreground,
+        train, window_in(train, config.data), settings.batch_size, config.data.patches_per_image,
+        settings.seed, device, config.data.foreground,
     )  # fmt: skip
     return Prepared(
         train=train,
@@ -108,8 +118,52 @@ def prepare(
         watched=watch(config, train, val, dataset),
         dtype=dtype,
         device=device,
+        dataset=dataset,
         origin=origin,
+        following=following,
     )  # fmt: skip
+
+
+def window_in(train: Images, data: Data) -> tuple[int, ...]:
+    """What a training step sees of an image: no more than the largest, so that small ones are not mostly
+    padding."""
+    window = data.window(train.shapes.shape[1])
+    return tuple(map(min, window, train.shapes.amax(dim=0).tolist()))
+
+
+def follow(config: RunConfig, dataset: Dataset) -> Following | None:
+    """Where masks come from that are taken up while training goes on: the folder, or another run's journal.
+
+    Raises:
+        InputError: a journal that cannot be read.
+    """
+    if config.data.replay is not None:
+        return replay(Path(config.data.replay), dataset)
+    return Live.of(dataset) if config.data.follow else None
+
+
+def replay(run: Path, dataset: Dataset) -> Replay:
+    """What another run took up. Raises InputError if its journal cannot be read."""
+    return Replay({page.epoch: page for page in read_pages(run / FOLDER, dataset.found.root, 1)})
+
+
+def require_memory(train: Images, val: Images | None) -> None:
+    """Refuse to take masks up where the images are not held in memory."""
+    if any(images is not None and images.mapped for images in (train, val)):
+        raise InputError(
+            "data.follow needs the images in memory, and there is no room for all of them: smaller ones "
+            "(data.size), fewer of them, or data.cache = memory, would work."
+        )
+
+
+def require_page(train: Images, val: Images | None, page: Page) -> None:
+    """Refuse to repeat or resume a run whose images are others than they were when it began."""
+    now: dict[str, str] = {}
+    for images in (train, val):
+        now |= dict(zip(images.names, images.digests, strict=True)) if images is not None else {}
+    for entry in page.entries:
+        if entry.read:
+            page.require_same(entry, now[entry.case.name])
 
 
 def misses_from(config: RunConfig) -> str:
@@ -154,7 +208,7 @@ def from_files(config: RunConfig, dataset: Dataset, budget: float) -> bool:
     Raises:
         InputError: it was asked for, with a loss that needs maps of whole masks.
     """
-    if config.data.cache not in ("none", "auto"):
+    if config.data.cache not in ("none", "auto") or config.data.grows:
         return False
     head = config.head(len(dataset.classes.names))
     needed = sorted(config.loss.guides(head))

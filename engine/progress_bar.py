@@ -48,6 +48,7 @@ class ProgressBar:
                 self._bar.n = progress.epoch - 1 + min(1.0, progress.step / progress.steps)
                 self._bar.set_description_str(
                     f"epoch {progress.epoch}/{self._epochs}"
+                    + (f" {progress.note}" if progress.note else "")
                     + (" stopping" if progress.stop else ""), refresh=False,
                 )  # fmt: skip
                 self._bar.refresh()

@@ -44,7 +44,8 @@ ENDINGS: dict[str, Status] = {"stopped": "stopped", "failed": "failed", "finishe
 class Progress:
     """Where the training loop is; written by the loop, read by the heartbeat and the progress bar.
 
-    `stop` is the one thing that others write: the loop then ends at the next batch.
+    `stop` is the one thing that others write: the loop then ends at the next batch. `note` says what is
+    special about the epoch, or nothing.
     """
 
     epoch: int = 0
@@ -52,6 +53,7 @@ class Progress:
     steps: int = 0
     stop: bool = False
     reason: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class WatchedItem:
         scale: extents of the frame's pixels in pixels of the file, other than 1 where images are resized; in
             mm of volumes whose file knows them.
         affine: float64 (4, 4), index (z, y, x, 1) in the crop → mm in RAS+, or None.
+        first: epoch from which on it is watched: later than 1 where it joined while training went on.
     """
 
     name: str
@@ -78,6 +81,7 @@ class WatchedItem:
     origin: tuple[int, ...]
     scale: tuple[float, ...]
     affine: NDArray[np.float64] | None = None
+    first: int = 1
 
 
 def plain(value: Any) -> Any:
@@ -217,8 +221,11 @@ class RunWriter:
         return True
 
     def watch(self, items: Sequence[WatchedItem], epochs: int) -> None:
-        """Pre-allocate watched/, one zarr group an item, one chunk an epoch; keep arrays that are there."""
-        for number, item in enumerate(items):
+        """Pre-allocate watched/, one zarr group an item, one chunk an epoch; keep arrays that are there.
+
+        Called again, it adds items behind those that there are.
+        """
+        for number, item in enumerate(items, len(self._watched)):
             folder = self.root / "watched" / f"{number:02d}"
             if not folder.exists():
                 # Under another name until it is whole, as a crash can fall between its arrays.
@@ -239,6 +246,35 @@ class RunWriter:
         for arrays, p, mask in zip(self._watched, probability, modulated, strict=True):
             arrays[0][epoch - 1] = p.astype(np.float16)
             arrays[1][epoch - 1] = mask
+
+    @property
+    def watching(self) -> int:
+        """Number of watched items."""
+        return len(self._watched)
+
+    def write_truth(self, number: int, epoch: int, item: WatchedItem) -> None:
+        """Store the truth that a watched item has from an epoch on; earlier ones keep theirs."""
+        folder = self.root / "watched" / f"{number:02d}"
+        # Valid pixels first: where there is a truth, both are there.
+        for name, array in (("valid", item.valid), ("truth", item.truth)):
+            path = folder / f"{name}_{epoch:04d}"
+            unfinished = self.root / "watched" / ".new"
+            for old in (unfinished, path):
+                rmtree(old, ignore_errors=True)
+            zarr.create_array(unfinished, data=np.ascontiguousarray(array), chunks=array.shape)
+            unfinished.rename(path)
+
+    def forget_after(self, epoch: int) -> None:
+        """Remove what a killed run had begun to keep of epochs after the last whole one: truths and items."""
+        for group in RunReader(self.root).watched():
+            folder = self.root / "watched" / Path(str(group.store_path)).name
+            if first_epoch(group) > epoch:
+                rmtree(folder)
+                continue
+            for kind in ("truth", "valid"):
+                for path in folder.glob(f"{kind}_[0-9]*"):
+                    if int(path.name.partition("_")[2]) > epoch:
+                        rmtree(path)
 
     @contextmanager
     def recorded(self) -> Iterator[None]:
@@ -305,6 +341,7 @@ def allocate(folder: Path, item: WatchedItem, epochs: int) -> None:
             "scale": list(item.scale),
             "epochs": epochs,
             **({} if item.affine is None else {"affine": item.affine.tolist()}),
+            **({} if item.first == 1 else {"first": item.first}),
         }
     )
     for name, array in (("image", item.image), ("truth", item.truth), ("valid", item.valid)):
@@ -313,6 +350,33 @@ def allocate(folder: Path, item: WatchedItem, epochs: int) -> None:
         group.create_array(
             name, shape=(epochs, classes, *spatial), chunks=(1, classes, *spatial), dtype=dtype
         )
+
+
+def first_epoch(group: zarr.Group) -> int:
+    """Epoch from which on a watched item's arrays hold something."""
+    return int(str(group.attrs.get("first", 1)))
+
+
+def truth_epochs(group: zarr.Group) -> list[int]:
+    """Epochs from which on a watched item has another truth, ascending; first the one that it began with."""
+    later = [name.partition("_")[2] for name in group.array_keys() if name.startswith("truth_")]
+    return [first_epoch(group), *sorted(int(number) for number in later if number.isdecimal())]
+
+
+def read_truth(
+    group: zarr.Group, epoch: int, epochs: Sequence[int] | None = None
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Truth (C, *S) and valid pixels (*S) of a watched item in an epoch: those that training had then.
+
+    Args:
+        group: of the item.
+        epoch: 1…E.
+        epochs: its :func:`truth_epochs`, where they are known.
+    """
+    known = truth_epochs(group) if epochs is None else epochs
+    newest = max((number for number in known if number <= epoch), default=known[0])
+    end = "" if newest == known[0] else f"_{newest:04d}"
+    return np.asarray(group[f"truth{end}"]), np.asarray(group[f"valid{end}"])
 
 
 @dataclass

@@ -41,10 +41,12 @@ import torch
 from engine import __version__, checkpoint, flags
 from engine.command import Parser, run
 from engine.config import Layer, RunConfig, presets, read_file, read_preset, resolve, to_toml
-from engine.data.dataset import Dataset
+from engine.data import journal
+from engine.data.dataset import Dataset, first_page
 from engine.data.layouts import known
 from engine.device import device_name
 from engine.errors import InputError
+from engine.follow import TakenUp, event, restored, write_beginning
 from engine.initial import inherited, open_dataset
 from engine.loop import Epoch, fit
 from engine.prepare import Prepared, misses_from, prepare
@@ -130,6 +132,8 @@ def start(config: RunConfig, out: Path, *, quiet: bool = False) -> int:
             dataset = open_dataset(config)
             ready = prepare(config, dataset, out / "cache")
             check_room(config, ready, out)
+            if config.data.grows:
+                write_beginning(ready, out / journal.FOLDER)
             writer.write_json("run.json", identity(config, dataset, ready))
             fresh = False
             origin = [] if ready.origin is None else [ready.origin.remark]
@@ -156,13 +160,15 @@ def resume(out: Path, *, quiet: bool = False) -> int:
     progress = Progress()
     writer = RunWriter.reopen(out, progress)
     with writer.recorded():
-        dataset = Dataset.open(config.data, info["splits"], info["dataset"]["fingerprint"])
+        dataset = reopen(out, config, info)
         last = out / "checkpoints" / "last"
         ready = prepare(config, dataset, out / "cache", pretrained=not last.exists())
         require_same_origin(info, ready)
         # Masks that are kept in files are too large to be held in memory besides.
         in_file = ("modulation",) if ready.modulation.disk_bytes else ()
         state = checkpoint.load(last, in_file=in_file) if last.exists() else None
+        if config.data.grows:
+            ready = taken_up_again(writer, config, ready, 0 if state is None else int(state["epoch"]))
         versions = {name: version(name) for name in LIBRARIES}
         for name in LIBRARIES:
             if info["libraries"].get(name) != versions[name]:
@@ -172,6 +178,23 @@ def resume(out: Path, *, quiet: bool = False) -> int:
                     f"{versions[name]}: its result may differ from an uninterrupted one.",
                 )
         return follow(writer, config, ready, progress, state, quiet)
+
+
+def reopen(out: Path, config: RunConfig, info: dict[str, Any]) -> Dataset:
+    """The images of a run as it began with them."""
+    if config.data.grows:
+        return Dataset.again(config.data, first_page(out, config.data))
+    return Dataset.open(config.data, info["splits"], info["dataset"]["fingerprint"])
+
+
+def taken_up_again(writer: RunWriter, config: RunConfig, ready: Prepared, done: int) -> Prepared:
+    """What training had after a whole epoch; what the run directory tells of later ones is taken back."""
+    journal.forget_after(writer.root / journal.FOLDER, done)
+    writer.forget_after(done)
+    ready = restored(ready, config, writer.root, done)
+    info = RunReader(writer.root).info()
+    writer.write_json("run.json", {**info, **images_of(ready.dataset, ready)})
+    return ready
 
 
 def require_same_origin(info: dict[str, Any], ready: Prepared) -> None:
@@ -196,7 +219,8 @@ def follow(
     if state is not None:
         # A crash can lie between a checkpoint and its events.
         said = [(event["event"], event.get("epoch", 0)) for event in RunReader(writer.root).events()]
-        announce(writer, state["record"], said)
+        pages = journal.read_pages(writer.root / journal.FOLDER, ready.dataset.found.root, max(1, done), done)
+        announce(writer, state["record"], said, [entry for page in pages for entry in page.entries])
     ended = "" if state is None else state["record"]["last"]
     with interruptible(progress), ProgressBar(progress, config.training.epochs, done, quiet) as bar:
         bar.say(f"run directory {writer.root}")
@@ -204,6 +228,8 @@ def follow(
             for epoch in fit(config, ready, resume=state, progress=progress):
                 if epoch.trend.warning:
                     warn(writer, epoch.trend.warning, bar.say)
+                if epoch.taken is not None:
+                    keep(writer, epoch.taken, config, ready.dataset.found.root, bar.say)
                 save(writer, epoch, config)
                 bar.show(epoch)
                 done, ended = epoch.number, epoch.last
@@ -224,12 +250,43 @@ def save(writer: RunWriter, epoch: Epoch, config: RunConfig) -> None:
     if epoch.best:
         checkpoint.save(folder / "best", state)
     checkpoint.save(folder / "last", state)
-    announce(writer, record)
+    announce(writer, record, (), epoch.taken.entries if epoch.taken is not None else ())
 
 
-def announce(writer: RunWriter, record: dict[str, Any], said: Collection[tuple[str, int]] = ()) -> None:
+def keep(
+    writer: RunWriter, taken: TakenUp, config: RunConfig, root: Path, say: Callable[[str], None]
+) -> None:
+    """Record what an epoch took up, before anything else of it: the masks, watched truths, new images."""
+    for message in taken.said:  # also in the same words, if another version of a file is as wrong
+        writer.event("warning", message=message)
+        say(f"note: {message}")
+    if not taken.entries:
+        return
+    say(f"epoch {taken.epoch} {taken.words}")
+    journal.write_page(writer.root / journal.FOLDER, root, taken.epoch, taken.entries, taken.labels)
+    for place, item in taken.items:
+        if place < writer.watching:
+            writer.write_truth(place, taken.epoch, item)
+        else:
+            writer.watch([item], config.training.epochs)
+    joined = [entry for entry in taken.entries if entry.new]
+    if joined:
+        info = RunReader(writer.root).info()
+        info["dataset"]["images"] += len(joined)
+        for entry in joined:
+            info["splits"][entry.part].append(entry.case.name)
+            info["digests"][entry.part][entry.case.name] = entry.digest
+        writer.write_json("run.json", info)
+
+
+def announce(
+    writer: RunWriter, record: dict[str, Any], said: Collection[tuple[str, int]] = (),
+    entries: Sequence[journal.Entry] = (),
+) -> None:  # fmt: skip
     """Append an epoch's events, but for those that were ``said`` already: (event, epoch)."""
     number = record["epoch"]
+    if entries and ("followed", number) not in said:
+        writer.event("followed", epoch=number, **event(entries))
     if ("checkpoint", number) not in said:
         writer.event("checkpoint", epoch=number, files=["last", *(["best"] if record["best"] else [])])
     if ("epoch", number) not in said:
@@ -262,7 +319,6 @@ def epoch_record(epoch: Epoch, config: RunConfig) -> dict[str, Any]:
 def identity(config: RunConfig, dataset: Dataset, ready: Prepared) -> dict[str, Any]:
     """run.json: what the run is, where and with what it runs."""
     classes = len(dataset.classes.names)
-    stores = {"train": ready.train, "val": ready.val}
     return {
         "format": FORMAT,
         "engine": __version__,
@@ -278,14 +334,22 @@ def identity(config: RunConfig, dataset: Dataset, ready: Prepared) -> dict[str, 
         "head": config.head(classes),
         "misses_from": misses_from(config),
         "steps": ready.loader.steps,
+        **images_of(dataset, ready),
+        "init": None if ready.origin is None else ready.origin.record(),
+        "command": ["python", "-m", "engine.train", *sys.argv[1:]],
+    }
+
+
+def images_of(dataset: Dataset, ready: Prepared) -> dict[str, Any]:
+    """What run.json says of the images."""
+    stores = {"train": ready.train, "val": ready.val}
+    return {
         "dataset": dataset.summary(),
         "splits": dataset.names(),
         "digests": {
             part: dict(zip(store.names, store.digests, strict=True)) if store is not None else {}
             for part, store in stores.items()
         },
-        "init": None if ready.origin is None else ready.origin.record(),
-        "command": ["python", "-m", "engine.train", *sys.argv[1:]],
     }
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ class Watched:
         name: the image's.
         origin: first pixel of the crop in the image's frame.
         head: what the header of the image's file says.
+        joined: epoch from which on it is watched, if it joined while training went on; else 0.
     """
 
     frames: Frames
@@ -41,6 +42,17 @@ class Watched:
     name: str
     origin: tuple[int, ...]
     head: Head
+    joined: int = 0
+
+    @property
+    def number(self) -> int:
+        """Of the image in its split."""
+        return int(self.frames.window.ids[0])
+
+    def again(self, images: Images) -> "Watched":
+        """The same crop with the truth that its image has now."""
+        frames = images.read(self.frames.window, self.frames.visits, images.device)
+        return replace(self, frames=frames)
 
     @property
     def box(self) -> tuple[slice, ...]:
@@ -71,6 +83,7 @@ class Watched:
             origin=self.origin,
             scale=self.scale,
             affine=_affine(self.head, self.scale, self.origin),
+            first=max(1, self.joined),
         )
 
 
@@ -90,23 +103,38 @@ def _affine(head: Head, scale: Sequence[float], origin: Sequence[int]) -> NDArra
 
 def watch(config: RunConfig, train: Images, val: Images | None, dataset: Dataset) -> list[Watched]:
     """The first images of train and val: whole, or of a large one a crop about the middle of its truth."""
-    items = []
-    for images, split, count in ((train, "train", config.watch.train), (val, "val", config.watch.val)):
-        if images is None:
-            continue
-        for number in range(min(count, len(images))):
-            extent = images.extents[number].tolist()
-            kept = cropped(extent, config.watch.longest)
-            origin = placed(images.centre(number), kept, extent) if kept != extent else [0] * len(kept)
-            size = (*kept[:-1], -(-kept[-1] // BYTE) * BYTE)
-            ids = torch.tensor([number])
-            window = Window(ids, torch.tensor([origin]), size)
-            frames = images.read(window, torch.zeros_like(ids), images.device)
-            box = tuple(slice(first, first + length) for first, length in zip(origin, kept, strict=True))
-            crop, scale = dataset.picture(split, number, box)
-            head = probe(dataset.cases(split)[number].images[0])
-            items.append(Watched(frames, split, crop, scale, images.names[number], tuple(origin), head))
-    return items
+    return [
+        watch_one(config, images, dataset, split, number)
+        for images, split, count in ((train, "train", config.watch.train), (val, "val", config.watch.val))
+        if images is not None
+        for number in range(min(count, len(images)))
+    ]
+
+
+def watch_one(
+    config: RunConfig, images: Images, dataset: Dataset, split: str, number: int, joined: int = 0
+) -> Watched:
+    """One image of a split as it is watched.
+
+    Args:
+        config: the run.
+        images: of the split.
+        dataset: the same images.
+        split: train or val.
+        number: of the image in it.
+        joined: epoch from which on it is watched, if it joins; else 0.
+    """
+    extent = images.extents[number].tolist()
+    kept = cropped(extent, config.watch.longest)
+    origin = placed(images.centre(number), kept, extent) if kept != extent else [0] * len(kept)
+    size = (*kept[:-1], -(-kept[-1] // BYTE) * BYTE)
+    ids = torch.tensor([number])
+    window = Window(ids, torch.tensor([origin]), size)
+    frames = images.read(window, torch.zeros_like(ids), images.device)
+    box = tuple(slice(start, start + length) for start, length in zip(origin, kept, strict=True))
+    crop, scale = dataset.picture(split, number, box)
+    head = probe(dataset.cases(split)[number].images[0])
+    return Watched(frames, split, crop, scale, images.names[number], tuple(origin), head, joined)
 
 
 def cropped(extent: Sequence[int], longest: int) -> list[int]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from engine.data.boxes import Box
 from engine.data.classes import Classes
 from engine.data.demo import write_demo
+from engine.data.journal import FOLDER, Page, path_of, read_page
 from engine.data.layouts import Case, Found, find
 from engine.data.orientation import world_notes
 from engine.data.pairs import some
@@ -42,8 +43,14 @@ class Samples:
     channels: int
     notes: dict[str, dict[str, None]]
     """What was done to images as they were read → the names of those to which it was done, in order."""
+    page: Page | None = None
+    """Of a journal, whose masks are taken in place of those in the files."""
 
     def __iter__(self) -> Iterator[Sample]:
+        if self.page is not None:
+            for index in self.indices:
+                yield kept_sample(self.found.cases[index], self.channels, self.page.labels(index))
+            return
         loaded = load_cases(self.found, self.indices, self.classes, self.channels, may_be_empty=True)
         for index, arrays in zip(self.indices, loaded, strict=True):
             name = self.found.cases[index].name
@@ -64,6 +71,8 @@ class Dataset:
         splits: train, val, calib and test → indices into ``found.cases``.
         dims: 2 of images, 3 of volumes.
         notes: what was done to images, and to which; grows as they are read.
+        page: first page of the journal of a run that is repeated or resumed: its masks are taken in place of
+            those in the files, which may have changed since.
     """
 
     data: Data
@@ -73,6 +82,67 @@ class Dataset:
     splits: Mapping[str, tuple[int, ...]]
     dims: int = 2
     notes: dict[str, dict[str, None]] = field(default_factory=dict)
+    page: Page | None = None
+
+    @classmethod
+    def again(cls, data: Data, page: Page) -> "Dataset":
+        """The images as a run began with them, by the first page of its journal.
+
+        Raises:
+            InputError: they were another size then, so that the masks that were kept do not fit.
+        """
+        about = page.about
+        for name in ("size", "spacing"):
+            wanted = getattr(data, name)
+            if about[name] != (None if wanted is None else list(wanted)):
+                raise InputError(
+                    f"data.{name} is {wanted}, and the masks in {page.path.parent} were kept of a run with "
+                    f"{about[name]}: the same is needed."
+                )
+        names, rest = tuple(about["classes"]["names"]), about["classes"]["rest"]
+        values, colors = (dict(about["classes"][kind]) for kind in ("values", "colors"))
+        splits: dict[str, list[int]] = {part: [] for part in SPLITS}
+        for index, entry in enumerate(page.entries):
+            splits[entry.part].append(index)
+        return cls(
+            data,
+            Found(
+                layout=about["layout"], title=about["title"], root=root_of(data),
+                cases=tuple(entry.case for entry in page.entries), classes=about["table"], rest=about["rest"],
+                grouped=about["grouped"], notes=(),
+            ),
+            Classes(names, values, colors, rest),
+            about["channels"],
+            {part: tuple(indices) for part, indices in splits.items()},
+            about["dims"],
+            page=page,
+        )  # fmt: skip
+
+    def about(self) -> dict[str, Any]:
+        """What the first page of a journal says of the data set, for :meth:`again`."""
+        return {
+            "layout": self.found.layout,
+            "title": self.found.title,
+            "table": self.found.classes,
+            "rest": self.found.rest,
+            "grouped": self.found.grouped,
+            "classes": {
+                "names": self.classes.names,
+                "values": sorted(self.classes.values.items()),
+                "colors": sorted(self.classes.colors.items()),
+                "rest": self.classes.rest,
+            },
+            "channels": self.channels,
+            "dims": self.dims,
+            "size": self.data.size,
+            "spacing": self.data.spacing,
+            "fingerprint": self.fingerprint,
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the names and sizes of all files; of a run that is repeated, those of then."""
+        return _fingerprint(self.found) if self.page is None else str(self.page.about["fingerprint"])
 
     @classmethod
     def open(
@@ -88,6 +158,8 @@ class Dataset:
         Raises:
             InputError: whatever is wrong with the folder, cases of ``splits`` that are gone, changed files.
         """
+        if data.replay is not None and splits is None:
+            return cls.again(data, first_page(Path(data.replay), data))
         here = data.model_copy(update={"root": str(write_demo())}) if data.root == "demo" else data
         found = find(here)
         if fingerprint is not None and fingerprint != _fingerprint(found):
@@ -121,7 +193,7 @@ class Dataset:
 
     def some(self, indices: Sequence[int]) -> Samples:
         """The decoded images of any cases."""
-        return Samples(self.found, indices, self.classes, self.channels, self.notes)
+        return Samples(self.found, indices, self.classes, self.channels, self.notes, self.page)
 
     def picture(
         self, part: str, number: int, box: Box | None = None
@@ -160,7 +232,7 @@ class Dataset:
             "channels": self.channels,
             "dims": self.dims,
             "grouped": self.found.grouped,
-            "fingerprint": _fingerprint(self.found),
+            "fingerprint": self.fingerprint,
         }
 
     def names(self) -> dict[str, list[str]]:
@@ -190,6 +262,36 @@ class Dataset:
                 f"{' and '.join(without[part] for part in missing)}."
             )
         return remarks
+
+
+def kept_sample(case: Case, channels: int, labels: NDArray[np.uint8]) -> Sample:
+    """The image of a case from its file, with labels that were kept of it.
+
+    Raises:
+        InputError: the image is gone or damaged.
+    """
+    image, spacing = read_spaced(case, channels)
+    return Sample(case.name, image, labels, None, spacing)
+
+
+def root_of(data: Data) -> Path:
+    """The folder of the images."""
+    return write_demo() if data.root == "demo" else Path(data.root).expanduser()
+
+
+def first_page(run: Path, data: Data) -> Page:
+    """The first page of a run's journal.
+
+    Raises:
+        InputError: it has none.
+    """
+    path = path_of(run / FOLDER, 0)
+    if not path.is_file():
+        raise InputError(
+            f"{run} is no run that took masks up as it went (it has no {FOLDER}/{path.name}): the run "
+            "directory of one with data.follow would work."
+        )
+    return read_page(path, root_of(data))
 
 
 def _in_boxes(case: Case) -> bool:

@@ -93,6 +93,13 @@ class Data(Spec):
     of the run directory; `auto` takes the first that has room. `none` keeps none: each crop is read from
     its file (zarr, OME-Zarr, tiled TIFF), as `auto` does where such files are too large for memory."""
 
+    follow: bool = False
+    """Take up masks that are saved while training goes on, at the next epoch: new ones, and corrected ones of
+    train and val. The run keeps what it took up when, so that it can be repeated."""
+    replay: str | None = setting(None, advanced=True)
+    """Run directory of a run with `follow`: take up what that one took up, at the same epochs, to the same
+    result."""
+
     def window(self, dims: int = 2) -> tuple[int, ...]:
         """What a training step sees of an image, (H, W) or (D, H, W): all of it if resized, else a crop.
 
@@ -120,9 +127,31 @@ class Data(Spec):
 
     def located(self) -> "Data":
         """The same with an absolute root, so that the settings hold from any folder."""
-        if self.root in ("", "demo"):
-            return self
-        return self.model_copy(update={"root": str(Path(self.root).expanduser().resolve())})
+        own = {"root": self.root} if self.root not in ("", "demo") else {}
+        own |= {"replay": self.replay} if self.replay else {}
+        return self.model_copy(
+            update={name: str(Path(path).expanduser().resolve()) for name, path in own.items()}
+        )
+
+    @property
+    def grows(self) -> bool:
+        """Whether masks are taken up while training goes on."""
+        return self.follow or self.replay is not None
+
+    @field_validator("replay")
+    @classmethod
+    def _none_if_empty(cls, value: str | None) -> str | None:
+        return value or None
+
+    @model_validator(mode="after")
+    def _in_memory(self) -> "Data":
+        if self.grows and self.cache in ("none", "disk"):
+            name = "follow" if self.follow else "replay"
+            raise ValueError(
+                f"{name} needs the images in memory, and cache is {self.cache}: cache auto, memory or device "
+                "would work"
+            )
+        return self
 
     @field_validator("patch")
     @classmethod

@@ -8,7 +8,7 @@ is what a window shows beyond a frame.
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,7 +40,8 @@ class Sample:
     Attributes:
         name: the case's name.
         image: (*S, channels), any real dtype.
-        labels: uint8 (*S), 0 background, 1…C classes, 255 ignored.
+        labels: uint8 (*S), 0 background, 1…C classes, 255 ignored; or those of its frame, see
+            :meth:`Store.labels`.
         valid: bool (*S) or None.
         spacing: mm along each spatial axis, or None where the file says nothing.
     """
@@ -203,6 +204,19 @@ class Store:
             return [length // 2 for length in self.extents[number].tolist()]
         return [round(float(along)) for along in mask.nonzero().double().mean(dim=0)]
 
+    def labels(self, number: int) -> NDArray[np.uint8]:
+        """The mask of an image as labels uint8 (*S) of its size in the store: 0 background, 1…C classes, 255
+        where no pixel counts. A sample with these labels gives the same masks again."""
+        box = tuple(slice(length) for length in self.extents[number].tolist())
+        window = self.whole([number]).to(self.device)
+        truth = self.truth.read(window)[0].cpu().numpy()[:, *box]
+        labels = np.zeros(truth.shape[1:], np.uint8)
+        for cls, mask in enumerate(truth, 1):
+            labels[mask] = cls
+        if self.valid is not None:
+            labels[~self.valid.read(window)[0, 0].cpu().numpy()[box]] = IGNORED
+        return labels
+
     def batches(self, size: int) -> Iterator[Window]:
         """Whole frames, up to `size` of one shape at a time: for passes in evaluation mode."""
         by_shape: dict[tuple[int, ...], list[int]] = {}
@@ -332,7 +346,7 @@ class _Pixels:
                 Path(self._file.name).unlink()
 
 
-class _MixedKindsError(Exception):
+class MixedKindsError(Exception):
     """An image that is not uint8 came after images that are."""
 
 
@@ -359,7 +373,7 @@ def fill(
     try:
         with closing(_Pixels(budgets[data.cache], cache)) as pixels:
             return _fill(samples, classes, data, pixels, maps, keep_bytes=True)
-    except _MixedKindsError:
+    except MixedKindsError:
         with closing(_Pixels(budgets[data.cache], cache)) as pixels:
             return _fill(samples, classes, data, pixels, maps, keep_bytes=False)
 
@@ -367,73 +381,227 @@ def fill(
 def _fill(
     samples: Iterable[Sample], classes: int, data: Data, pixels: _Pixels, maps: Maps, keep_bytes: bool
 ) -> Store:
-    names: list[str] = []
-    digests: list[str] = []
-    scalings: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
-    shapes: list[tuple[int, ...]] = []
-    extents: list[tuple[int, ...]] = []
-    truths: list[Tensor] = []
-    valids: list[Tensor] = []
-    tubes: list[Tensor] = []
-    distances: list[Tensor] = []
+    made: list[_Frame] = []
     for sample in samples:
-        image, scale, shift = seen(sample.image, sample.spacing, data)
-        labels, valid = framed(sample, image.shape[:-1])
-        zero = shift
-        if image.dtype != np.uint8 and keep_bytes and names:
-            raise _MixedKindsError
+        frame, image = _framed(sample, classes, data, maps, keep_bytes)
+        if keep_bytes and made and image.dtype != np.uint8:
+            raise MixedKindsError
         keep_bytes &= image.dtype == np.uint8
-        if not keep_bytes:
-            # Clipped, where it is, before float16, which ends at 65504.
-            image = normalised(image, scale, shift, data.normalization).astype(np.float16)
-            scale, shift = np.ones_like(scale), np.zeros_like(shift)
-        extent = image.shape[:-1]
+        pixels.append(image)
+        made.append(frame)
+    frames = torch.tensor([frame.shape for frame in made], dtype=torch.int64)
+    areas = frames.prod(dim=1)
+    masks = _Masks.joined([frame.masks for frame in made])
+    return Store(
+        names=tuple(frame.name for frame in made),
+        pixels=pixels.finish(made[0].scale.shape[0], keep_bytes=keep_bytes),
+        scale=torch.stack([frame.scale for frame in made]),
+        shift=torch.stack([frame.shift for frame in made]),
+        zero=torch.stack([frame.zero for frame in made]),
+        clipped=data.normalization in CLIPPED,
+        shapes=frames,
+        extents=torch.tensor([frame.extent for frame in made], dtype=torch.int64),
+        offsets=areas.cumsum(0) - areas,
+        truth=PackedMasks(frames, classes, "cpu", masks.truth),
+        valid=_unless_everywhere(PackedMasks(frames, 1, "cpu", masks.valid)),
+        mapped=pixels.mapped,
+        tube=None if masks.tube is None else PackedMasks(frames, classes, "cpu", masks.tube),
+        distance=masks.distance,
+        digests=tuple(frame.digest for frame in made),
+    )
+
+
+@dataclass(frozen=True)
+class _Masks:
+    """Masks and maps of one image in its frame, or of several one behind the other.
+
+    Attributes:
+        truth: uint8 (C, bytes), packed.
+        valid: uint8 (1, bytes), packed.
+        tube: uint8 (C, bytes), packed, or None.
+        distance: float16 (pixels, C), or None.
+    """
+
+    truth: Tensor
+    valid: Tensor
+    tube: Tensor | None
+    distance: Tensor | None
+
+    @classmethod
+    def of(cls, sample: Sample, extent: tuple[int, ...], classes: int, maps: Maps) -> "_Masks":
+        """Those of a sample whose image is `extent` in its frame."""
+        labels, valid = framed(sample, extent)
         shape, box = frame_shape(extent), tuple(slice(length) for length in extent)
-        pixels.append(_padded(image, shape))
         inside = np.zeros(shape, dtype=bool)
         inside[box] = valid
         truth = np.zeros((classes, *shape), dtype=bool)
         truth[:, *box] = (labels == np.arange(1, classes + 1).reshape(-1, *[1] * len(shape))) & valid
-        names.append(sample.name)
-        digests.append(fingerprint.image(sample.image))
-        scalings.append((scale, shift, zero))
-        shapes.append(shape)
-        extents.append(extent)
-        truths.append(_packed(truth))
         # Of the image's part of the frame, so that padding does not open a mask that fills the image.
         own = truth[:, *box]
+        tube = distance = None
         if maps.tube is not None:
             tube = np.zeros_like(truth)
             tube[:, *box] = [maps.tube(mask) for mask in own]
-            tubes.append(_packed(tube))
         if maps.distance is not None:
             # Float16 keeps one part in 2048, up to more pixels than a side can have.
             distance = np.zeros((*shape, classes), np.float16)
             relative = relative_spacing(sample, extent)
             distance[box] = np.stack([maps.distance(mask, relative) for mask in own], axis=-1)
-            distances.append(torch.from_numpy(distance.reshape(-1, classes)))
-        valids.append(_packed(inside[None]))
-    frames = torch.tensor(shapes, dtype=torch.int64)
-    areas = frames.prod(dim=1)
-    scales, shifts, zeros = (torch.from_numpy(np.stack(part)) for part in zip(*scalings, strict=True))
-    everywhere = all(bool((bits == 255).all()) for bits in valids)
-    return Store(
-        names=tuple(names),
-        pixels=pixels.finish(len(scalings[0][0]), keep_bytes=keep_bytes),
-        scale=scales,
-        shift=shifts,
-        zero=zeros,
-        clipped=data.normalization in CLIPPED,
-        shapes=frames,
-        extents=torch.tensor(extents, dtype=torch.int64),
-        offsets=areas.cumsum(0) - areas,
-        truth=PackedMasks(frames, classes, "cpu", torch.cat(truths, dim=1)),
-        valid=None if everywhere else PackedMasks(frames, 1, "cpu", torch.cat(valids, dim=1)),
-        mapped=pixels.mapped,
-        tube=PackedMasks(frames, classes, "cpu", torch.cat(tubes, dim=1)) if tubes else None,
-        distance=torch.cat(distances) if distances else None,
-        digests=tuple(digests),
+        return cls(
+            _packed(truth),
+            _packed(inside[None]),
+            None if tube is None else _packed(tube),
+            None if distance is None else torch.from_numpy(distance.reshape(-1, classes)),
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence["_Masks"]) -> "_Masks":
+        """Those of several images."""
+        tubes = [part.tube for part in parts if part.tube is not None]
+        distances = [part.distance for part in parts if part.distance is not None]
+        return cls(
+            torch.cat([part.truth for part in parts], dim=1),
+            torch.cat([part.valid for part in parts], dim=1),
+            torch.cat(tubes, dim=1) if tubes else None,
+            torch.cat(distances) if distances else None,
+        )
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What a store keeps of one image beside its pixels; scale, shift and zero are float32 (channels,)."""
+
+    name: str
+    digest: str
+    scale: Tensor
+    shift: Tensor
+    zero: Tensor
+    shape: tuple[int, ...]
+    extent: tuple[int, ...]
+    masks: _Masks
+
+
+def _framed(
+    sample: Sample, classes: int, data: Data, maps: Maps, keep_bytes: bool
+) -> tuple[_Frame, NDArray[Any]]:
+    """What is kept of a sample, and its pixels in their frame, (*S, channels): uint8 if it may stay so, else
+    float16, normalised."""
+    image, scale, shift = seen(sample.image, sample.spacing, data)
+    zero = shift
+    if image.dtype != np.uint8 or not keep_bytes:
+        # Clipped, where it is, before float16, which ends at 65504.
+        image = normalised(image, scale, shift, data.normalization).astype(np.float16)
+        scale, shift = np.ones_like(scale), np.zeros_like(shift)
+    extent = image.shape[:-1]
+    shape = frame_shape(extent)
+    frame = _Frame(
+        name=sample.name,
+        digest=fingerprint.image(sample.image),
+        scale=torch.from_numpy(scale),
+        shift=torch.from_numpy(shift),
+        zero=torch.from_numpy(zero),
+        shape=shape,
+        extent=extent,
+        masks=_Masks.of(sample, extent, classes, maps),
     )
+    return frame, _padded(image, shape)
+
+
+def replaced(store: Store, samples: Mapping[int, Sample], maps: Maps | None = None) -> Store:
+    """A store with other masks for some of its images: the very same as one filled anew with them.
+
+    Args:
+        store: decoded images.
+        samples: number of an image → its new masks, and its image as it was read.
+        maps: as it was filled with.
+    """
+    if not samples:
+        return store
+    classes = len(store.truth.bits)
+    made = {
+        number: _Masks.of(sample, tuple(store.extents[number].tolist()), classes, maps or Maps())
+        for number, sample in samples.items()
+    }
+    tubes = {number: masks.tube for number, masks in made.items() if masks.tube is not None}
+    distance = store.distance
+    if distance is not None:
+        distance = distance.clone()
+        for number, masks in made.items():
+            assert masks.distance is not None
+            first = int(store.offsets[number])
+            distance[first : first + len(masks.distance)] = masks.distance.to(distance.device)
+    return replace(
+        store,
+        truth=store.truth.put({number: masks.truth for number, masks in made.items()}),
+        valid=_unless_everywhere(_valid(store).put({number: masks.valid for number, masks in made.items()})),
+        tube=None if store.tube is None else store.tube.put(tubes),
+        distance=distance,
+    )
+
+
+def appended(store: Store, samples: Sequence[Sample], data: Data, maps: Maps | None = None) -> Store:
+    """A store with more images behind those that it has: the very same as one filled anew with all.
+
+    The pixels are copied, so for a moment they take their memory twice; none is decoded again.
+
+    Args:
+        store: decoded images, not mapped from a file.
+        samples: the new ones.
+        data, maps: as it was filled with.
+
+    Raises:
+        MixedKindsError: the store has images of uint8, and another kind is to join them.
+        InputError: an image that ``data`` does not allow.
+    """
+    if not samples:
+        return store
+    assert not store.mapped
+    classes, keep_bytes = len(store.truth.bits), store.pixels.dtype == torch.uint8
+    pairs = [_framed(sample, classes, data, maps or Maps(), keep_bytes) for sample in samples]
+    made = [frame for frame, _ in pairs]
+    if keep_bytes and any(image.dtype != np.uint8 for _, image in pairs):
+        raise MixedKindsError
+    masks = _Masks.joined([frame.masks for frame in made])
+    more = torch.tensor([frame.shape for frame in made], dtype=torch.int64)
+    shapes = torch.cat([store.shapes, more.to(store.device)])
+    areas = shapes.prod(dim=1)
+
+    def behind(kept: Tensor, new: Sequence[Tensor]) -> Tensor:
+        return torch.cat([kept, *(part.to(kept.device) for part in new)])
+
+    distance = store.distance
+    return replace(
+        store,
+        names=(*store.names, *(frame.name for frame in made)),
+        pixels=behind(
+            store.pixels, [torch.from_numpy(image.reshape(-1, image.shape[-1])) for _, image in pairs]
+        ),
+        scale=behind(store.scale, [frame.scale[None] for frame in made]),
+        shift=behind(store.shift, [frame.shift[None] for frame in made]),
+        zero=behind(store.zero, [frame.zero[None] for frame in made]),
+        shapes=shapes,
+        extents=torch.cat([store.extents, torch.tensor([frame.extent for frame in made])]),
+        offsets=areas.cumsum(0) - areas,
+        truth=store.truth.more(more, masks.truth),
+        valid=_unless_everywhere(_valid(store).more(more, masks.valid)),
+        tube=None if store.tube is None else store.tube.more(more, masks.tube),
+        distance=None if distance is None or masks.distance is None else behind(distance, [masks.distance]),
+        digests=(*store.digests, *(frame.digest for frame in made)),
+    )
+
+
+def _valid(store: Store) -> PackedMasks:
+    """Valid pixels of a store, also where all are."""
+    if store.valid is not None:
+        return store.valid
+    every = PackedMasks(store.shapes, 1, store.device)
+    every.bits.fill_(255)
+    return every
+
+
+def _unless_everywhere(valid: PackedMasks) -> PackedMasks | None:
+    """None where every pixel of every frame is valid."""
+    return None if bool((valid.bits == 255).all()) else valid
 
 
 def seen(
@@ -472,7 +640,7 @@ def relative_spacing(sample: Sample, extent: Sequence[int]) -> tuple[float, ...]
     """
     if sample.spacing is None:
         return None
-    zipped = zip(sample.spacing, sample.labels.shape, extent, strict=True)
+    zipped = zip(sample.spacing, sample.image.shape[:-1], extent, strict=True)
     here = [own * length / new for own, length, new in zipped]
     return tuple(step / min(here) for step in here)
 

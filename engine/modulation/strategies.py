@@ -4,7 +4,7 @@ A strategy is told of every batch (`target`, `loss`, `count`, `record`) and of e
 (`begin`, `end`). Masks that it keeps live in the images' own frames, one bit per pixel.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isnan, nan
 from pathlib import Path
@@ -125,6 +125,17 @@ class NoModulation:
     def _decide(self) -> tuple[float, bool, str]:
         return nan, False, ""
 
+    def take_up(self, shapes: Tensor, changed: Sequence[int], revisits: bool) -> None:
+        """Take note that the truth of images has changed, or that others have joined, before an epoch begins.
+
+        Misses of another truth mean nothing: those images start without. Recall and its slope go on.
+
+        Args:
+            shapes: int64 (N', D) frame shapes of all training images, new ones last.
+            changed: those whose truth is another.
+            revisits: as of the constructor.
+        """
+
     def state(self) -> dict[str, Any]:
         """All that the next epoch depends on, for a checkpoint: masks themselves, not copies."""
         return {"recalls": list(self.recalls), "slopes": list(self.slopes)}
@@ -168,6 +179,11 @@ class _Modulated(NoModulation):
 
     def record(self, window: Window, misses: Tensor) -> None:
         self.observed.write(window, misses)
+
+    def take_up(self, shapes: Tensor, changed: Sequence[int], revisits: bool) -> None:
+        shared = self.in_force is self.observed
+        self.observed = anew(self.observed, shapes, changed)
+        self.in_force = self.observed if shared else anew(self.in_force, shapes, changed)
 
     @property
     def disk_bytes(self) -> int:
@@ -213,10 +229,29 @@ class SMMv1(_Modulated):
             self.in_force.bits.copy_(self.observed.bits)
         return nan, self.warmup < self.epoch < self.epochs, ""
 
+    def take_up(self, shapes: Tensor, changed: Sequence[int], revisits: bool) -> None:
+        super().take_up(shapes, changed, revisits)
+        if revisits and self.in_force is self.observed:
+            self.in_force = self.observed.copy()
+
     def restore(self, state: dict[str, Any]) -> None:
         super().restore(state)
         if self.in_force is not self.observed:
             self.in_force.bits.copy_(self.observed.bits)
+
+
+def anew(masks: PackedMasks, shapes: Tensor, changed: Sequence[int]) -> PackedMasks:
+    """Misses of images of which some start without any, and new ones too.
+
+    Args:
+        masks: of the images so far.
+        shapes: int64 (N', D), frames of all images.
+        changed: those that start anew.
+    """
+    count = len(masks.shapes)
+    if changed:
+        masks = masks.put({number: torch.zeros_like(masks.bits_of(number)) for number in changed})
+    return masks.more(shapes[count:]) if len(shapes) > count else masks
 
 
 class SMMv2(_Modulated):
