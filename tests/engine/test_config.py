@@ -334,7 +334,8 @@ OWN = {
 def usable(groups: dict[str, dict[str, Any]]) -> bool:
     nesterov = groups["optimizer"].get("nesterov") and groups["optimizer"]["momentum"] == 0
     exclusive = groups["modulation"]["name"] == "smm_v2" and groups["training"]["head"] == "exclusive"
-    return not (nesterov or exclusive)
+    two_starts = groups["training"]["init"] and groups["model"].get("weights") is not None
+    return not (nesterov or exclusive or two_starts)
 
 
 CONFIGS = (
