@@ -31,7 +31,7 @@ FORMAT = 1
 
 HEARTBEAT_SECONDS = 5.0
 FREE_FILES = frozenset(
-    {"config.toml", "log.txt", "stop", "events.jsonl", "heartbeat", "lock", lock.GUARD, "cache"}
+    {"config.toml", "log.txt", "stop", "events.jsonl", "heartbeat", "lock", lock.GUARD, "cache", "followed"}
 )
 """What a directory may hold and still be free: what a viewer puts there before the trainer starts,
 and what a run leaves that was refused before it had a run.json."""

@@ -48,14 +48,14 @@ def decision(run: WatchedRun, view: View, epoch: int, item: int | None = None) -
     number = view.item if item is None else item
     p = run.frames.probability(number, epoch)
     found = label_map(p, [view.thresholds.get(cls, 0.5) for cls in range(len(p))])
-    found[~run.items[number].valid] = 0
+    found[~run.frames.valid(number, epoch)] = 0
     return found
 
 
 def drawn(run: WatchedRun, view: View, epoch: int, ended: Ended) -> LayerSpec:
     """The outline of the class in view in the image in view."""
     p = run.frames.probability(view.item, epoch)[view.cls]
-    mask = (p >= np.float64(view.threshold)) & run.items[view.item].valid
+    mask = (p >= np.float64(view.threshold)) & run.frames.valid(view.item, epoch)
     return outline_layer(run, view, outline(mask))
 
 
@@ -67,11 +67,12 @@ def kept(run: WatchedRun, view: View, epoch: int, ended: Ended) -> tuple[Any, di
 def own_mask(run: WatchedRun, view: View, epoch: int, item: int, cls: int) -> Mask:
     """Where a class passes in a watched image, whatever other classes do: bool (*S)."""
     p = run.frames.probability(item, epoch)[cls]
-    return np.asarray((p >= p.dtype.type(view.thresholds.get(cls, 0.5))) & run.items[item].valid)
+    passes = p >= p.dtype.type(view.thresholds.get(cls, 0.5))
+    return np.asarray(passes & run.frames.valid(item, epoch))
 
 
 def run_masks(run: WatchedRun, view: View, epoch: int, own: bool = False) -> Named:
-    """Masks of all watched images.
+    """Masks of all images that are watched in an epoch.
 
     Args:
         run: the run.
@@ -81,6 +82,8 @@ def run_masks(run: WatchedRun, view: View, epoch: int, own: bool = False) -> Nam
     """
     named: Named = []
     for item in run.items:
+        if item.first > epoch:
+            continue
         name = safe_name(item.name) + SUFFIX
         named.append((name, partial(decision, run, view, epoch, item.number)))
         for cls, behind in enumerate(class_suffixes(run.classes) if own else ()):
@@ -221,9 +224,13 @@ def taken(folder: Path, named: Named, ending: str, ended: Ended) -> list[Path]:
 
 def run_spaces(run: WatchedRun, named: Named) -> dict[str, Space]:
     """Where the volumes or images lie that masks of :func:`run_masks` are of, by the masks' names."""
-    each = len(named) // max(1, len(run.items))
-    spaces = [Space(item.spacing, item.affine) for item in run.items for _ in range(each)]
-    return {name: space for (name, _), space in zip(named, spaces, strict=True)}
+    names = {name for name, _ in named}
+    return {
+        name: Space(item.spacing, item.affine)
+        for item in run.items
+        for behind in ("", *class_suffixes(run.classes))
+        if (name := safe_name(item.name) + SUFFIX + behind) in names
+    }
 
 
 def save(

@@ -63,6 +63,7 @@ class Feed:
         self._picture: Any = None
         self._history: History | None = None
         self._generation = 0
+        self._followed = 0
 
     def snapshot(self, view: View) -> Snapshot:
         """Read what is new, and prepare what the view asks for.
@@ -75,7 +76,11 @@ class Feed:
             self._generation = state.resumed
             self._curves.clear()
             if self._frames is not None:
+                self._frames.update(open_items(self.root))  # images that joined may be others now, too
                 self._frames.forget()
+        elif self._frames is not None and len(state.followed) != self._followed:
+            self._frames.update(open_items(self.root, self._frames.items))
+        self._followed = len(state.followed)
         if self._frames is None and state.info is not None and state.started:
             self._frames = Frames(open_items(self.root))
         items = self._frames.items if self._frames else ()
@@ -101,14 +106,14 @@ class Feed:
         return Snapshot(state, run, self._history, view, epoch, curves, layers(run, view))
 
     def _measured(self, run: WatchedRun, view: View, epoch: int) -> dict[int, Curve]:
-        if not run.items or not epoch:
+        if not run.items or epoch < max(1, run.items[view.item].first):
             return {}
         shown = run.items[view.item]
         run.frames.modulated(view.item, epoch)  # so that the window finds it in memory
         return {
             item.number: self._curve(run, item, epoch, view.cls)
             for item in run.items
-            if item.split == shown.split
+            if item.split == shown.split and item.first <= epoch
         }
 
     def _curve(self, run: WatchedRun, item: Item, epoch: int, cls: int) -> Curve:
@@ -116,7 +121,8 @@ class Feed:
         if key not in self._curves:
             # The trainer kept float16: nothing is lost, and counting is then ten times as fast.
             p = run.frames.probability(item.number, epoch)[cls].astype(np.float16)
-            self._curves[key] = Curve.of(p, item.truth[cls], item.valid)
+            truth, valid = run.frames.truth(item.number, epoch), run.frames.valid(item.number, epoch)
+            self._curves[key] = Curve.of(p, truth[cls], valid)
         self._curves.move_to_end(key)
         while len(self._curves) > KEPT_CURVES:
             self._curves.popitem(last=False)

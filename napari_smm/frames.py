@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import RLock
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from engine.record import RunReader
+from engine.record import RunReader, truth_epochs
 from napari_smm.placement import MILLIMETRE, Placement, Transform, read_placement, spacing_of
 
 KEPT_BYTES = 2**29
@@ -27,14 +27,17 @@ class Item:
         name: the case's name.
         split: "train" or "val".
         image: (*S, channels) as it was read.
-        truth: bool (C, *S).
-        valid: bool (*S).
+        truth: bool (C, *S), as the run began with it: :meth:`Frames.truth` is that of an epoch.
+        valid: bool (*S), likewise.
         origin: first pixel in the image's own frame.
         scale: extents of the frame's pixels in pixels of the file; in mm of volumes whose file knows them.
         affine: float64 (4, 4), index (z, y, x, 1) in the frame → mm in RAS+, or None.
         placement: where the image's layer lay, if the run was started from layers.
         probability: zarr float16 (E, C, *S).
         modulated: zarr bool (E, C, *S).
+        truths: epochs from which on there is another truth, ascending; the first one is that from which on
+            the image is watched, later than 1 where it joined while training went on.
+        group: of all its arrays; None where the first truth is the only one.
     """
 
     number: int
@@ -49,6 +52,17 @@ class Item:
     placement: Placement | None
     probability: "zarr.Array[Any]"
     modulated: "zarr.Array[Any]"
+    truths: tuple[int, ...] = (1,)
+    group: zarr.Group | None = None
+
+    @property
+    def first(self) -> int:
+        """Epoch from which on the image is watched."""
+        return self.truths[0]
+
+    def version(self, epoch: int) -> int:
+        """The epoch since which the image has the truth that it has in an epoch."""
+        return max((since for since in self.truths if since <= epoch), default=self.first)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -91,8 +105,12 @@ class Item:
         return Transform.spaced(self.scale, "pixel" if self.spacing is None else MILLIMETRE)
 
 
-def open_items(root: Path) -> tuple[Item, ...]:
+def open_items(root: Path, known: Sequence[Item] = ()) -> tuple[Item, ...]:
     """The watched images of a run directory, in order; none where the run watches none.
+
+    Args:
+        root: the run directory.
+        known: those of an earlier call, of which only new truths are looked for.
 
     Raises:
         InputError: the placement beside the run's images is broken.
@@ -101,6 +119,10 @@ def open_items(root: Path) -> tuple[Item, ...]:
     placements: dict[str, Placement] = read_placement(Path(reader.info()["dataset"]["root"])) or {}
     items = []
     for number, group in enumerate(reader.watched()):
+        truths = tuple(truth_epochs(group))
+        if number < len(known):
+            items.append(replace(known[number], truths=truths))
+            continue
         attributes: dict[str, Any] = dict(group.attrs)
         spatial = len(attributes["origin"])
         items.append(
@@ -117,6 +139,8 @@ def open_items(root: Path) -> tuple[Item, ...]:
                 placement=placements.get(attributes["name"]),
                 probability=_array(group, "probability"),
                 modulated=_array(group, "modulated"),
+                truths=truths,
+                group=group,
             )
         )
     return tuple(items)
@@ -147,6 +171,18 @@ class Frames:
         """The mask that the loss saw in epoch 1…E, bool (C, *S); not to be written to."""
         return self._get("modulated", item, epoch)
 
+    def truth(self, item: int, epoch: int) -> NDArray[np.bool_]:
+        """What was right for training in epoch 1…E, bool (C, *S); not to be written to."""
+        return self._of_version("truth", item, epoch)
+
+    def valid(self, item: int, epoch: int) -> NDArray[np.bool_]:
+        """Where it counted in epoch 1…E, bool (*S); not to be written to."""
+        return self._of_version("valid", item, epoch)
+
+    def update(self, items: Sequence[Item]) -> None:
+        """Take up truths and items that have been added; those of before keep their arrays."""
+        self.items = tuple(items)
+
     def has(self, item: int, epoch: int) -> bool:
         """Whether both arrays are in memory."""
         with self._lock:
@@ -158,13 +194,23 @@ class Frames:
             self._arrays.clear()
             self._bytes = 0
 
+    def _of_version(self, name: str, item: int, epoch: int) -> NDArray[np.bool_]:
+        kept = self.items[item]
+        since = kept.version(epoch)
+        return getattr(kept, name) if since == kept.first else self._get(name, item, since)
+
     def _get(self, name: str, item: int, epoch: int) -> NDArray[Any]:
         key = (name, item, epoch)
         with self._lock:
             if key in self._arrays:
                 self._arrays.move_to_end(key)
                 return self._arrays[key]
-        stored = getattr(self.items[item], name)[epoch - 1]
+        kept = self.items[item]
+        if name in ("truth", "valid"):
+            assert kept.group is not None
+            stored: Any = _array(kept.group, f"{name}_{epoch:04d}")
+        else:
+            stored = getattr(kept, name)[epoch - 1]
         array: NDArray[Any] = np.asarray(stored, dtype=np.float32 if name == "probability" else np.bool_)
         array.flags.writeable = False
         with self._lock:

@@ -285,12 +285,15 @@ def _history(
     shape: Sequence[int],
     dtype: DTypeLike,
     blank: float = 0,
+    *,
+    first: int = 1,
 ) -> LazyStack:
-    """An array with an epoch axis in front, of frames of epoch 1…E."""
+    """An array with an epoch axis in front, of frames of epoch first…E; there is nothing before."""
     plane = () if item.placement is None else item.placement.plane
 
     def at(index: tuple[int, ...]) -> Indexed | None:
-        return frame(index[0] + 1) if index[1:] == plane else None
+        epoch = index[0] + 1
+        return frame(epoch) if index[1:] == plane and epoch >= first else None
 
     return LazyStack(at, (run.epochs, *_leading(item)), shape, dtype, blank=blank)
 
@@ -324,7 +327,7 @@ def _image(
         kind="image",
         name=name,
         data=_still(item, pixels),
-        key=(item.number,),
+        key=(item.number, item.name),
         place=_place(item, epochs=False),
         contrast_limits=None if rgb else _limits(pixels),
         look=look | ({"rgb": True} if rgb else {"colormap": "gray", "rendering": IMAGE_RENDERING}),
@@ -372,12 +375,15 @@ def _limits(pixels: NDArray[Any]) -> tuple[float, float]:
 
 
 def _truth(run: WatchedRun, item: Item, view: View) -> LayerSpec:
+    """What is right in the epoch in view."""
+    epoch = run.epochs if view.follow or not view.epoch else min(view.epoch, run.epochs)
+    truth = run.frames.truth(item.number, epoch)[view.cls]
     return LayerSpec(
         role="truth",
         kind="labels",
         name=_name(run, "truth", view.cls),
-        data=_still(item, item.truth[view.cls].astype(np.uint8)),
-        key=(item.number, view.cls),
+        data=_still(item, truth.astype(np.uint8)),
+        key=(item.number, view.cls, item.name, item.version(epoch)),
         place=_place(item, epochs=False),
         contrast_limits=None,
         look={"visible": False, "opacity": 0.5, "colormap": label_colours({1: colours.CORRECT})},
@@ -385,19 +391,20 @@ def _truth(run: WatchedRun, item: Item, view: View) -> LayerSpec:
 
 
 def _modulated(run: WatchedRun, item: Item, view: View) -> LayerSpec:
-    truth, cls = item.truth[view.cls], view.cls
+    cls = view.cls
 
     def grown(mask: NDArray[Any], truth: NDArray[Any]) -> NDArray[np.uint8]:
         return np.where(mask, np.where(truth, np.uint8(TRUTH), np.uint8(ADDED)), np.uint8(0))
 
     def frame(epoch: int) -> Parts:
+        truth = run.frames.truth(item.number, epoch)[cls]
         return Parts(grown, run.frames.modulated(item.number, epoch)[cls], truth)
 
     return LayerSpec(
         role="modulated mask",
         kind="labels",
         name=_name(run, "modulated mask", cls),
-        data=_history(run, item, frame, truth.shape, np.uint8),
+        data=_history(run, item, frame, item.shape, np.uint8, first=item.first),
         key=(item.number, cls, run.epochs, run.generation),
         place=_place(item, epochs=True),
         contrast_limits=None,
@@ -425,13 +432,14 @@ def _probability(run: WatchedRun, item: Item, view: View) -> LayerSpec:
         return masked(p, None, valid, "prediction")
 
     def frame(epoch: int) -> Parts:
-        return Parts(shown, run.frames.probability(item.number, epoch)[view.cls], item.valid)
+        valid = run.frames.valid(item.number, epoch)
+        return Parts(shown, run.frames.probability(item.number, epoch)[view.cls], valid)
 
     return LayerSpec(
         role="probability",
         kind="image",
         name=_name(run, "probability", view.cls),
-        data=_history(run, item, frame, item.shape, np.float32, BELOW),
+        data=_history(run, item, frame, item.shape, np.float32, BELOW, first=item.first),
         key=(item.number, view.cls, run.epochs, run.generation),
         place=_place(item, epochs=True),
         contrast_limits=(0.0, 1.0),
@@ -446,20 +454,21 @@ def _probability(run: WatchedRun, item: Item, view: View) -> LayerSpec:
 
 
 def _thresholded(run: WatchedRun, item: Item, view: View, role: Role) -> LayerSpec:
-    truth, cls = item.truth[view.cls], view.cls
+    cls = view.cls
 
     def shown(p: NDArray[Any], truth: NDArray[Any], valid: NDArray[Any]) -> NDArray[np.float32]:
         return masked(p, truth, valid, role)
 
     def frame(epoch: int) -> Parts:
-        return Parts(shown, run.frames.probability(item.number, epoch)[cls], truth, item.valid)
+        truth, valid = run.frames.truth(item.number, epoch)[cls], run.frames.valid(item.number, epoch)
+        return Parts(shown, run.frames.probability(item.number, epoch)[cls], truth, valid)
 
     blank = ABOVE if role == "false negatives" else BELOW
     return LayerSpec(
         role=role,
         kind="image",
         name=_name(run, role, cls),
-        data=_history(run, item, frame, truth.shape, np.float32, blank),
+        data=_history(run, item, frame, item.shape, np.float32, blank, first=item.first),
         key=(item.number, cls, run.epochs, run.generation),
         place=_place(item, epochs=True),
         contrast_limits=contrast_band(view.threshold),

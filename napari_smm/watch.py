@@ -42,6 +42,7 @@ class RunState:
         message: why the run failed or stopped, else "".
         started: whether the trainer has said that it started; all watched arrays are there then.
         resumed: how often the run was resumed. Epochs may have been run again since.
+        followed: the events of masks that were taken up while the run went on.
     """
 
     root: Path
@@ -54,6 +55,7 @@ class RunState:
     message: str = ""
     started: bool = False
     resumed: int = 0
+    followed: tuple[Event, ...] = ()
 
     @property
     def newest(self) -> int:
@@ -103,6 +105,7 @@ class RunWatcher:
         self._info: Mapping[str, Any] | None = None
         self._epochs: dict[int, Event] = {}
         self._warnings: list[str] = []
+        self._followed: list[Event] = []
         self._turn = ""
         self._message = ""
         self._total = 0
@@ -134,6 +137,7 @@ class RunWatcher:
             message=self._message,
             started=bool(self._turn),
             resumed=self._resumed,
+            followed=tuple(self._followed),
         )
 
     def _take(self, events: Sequence[Event]) -> None:
@@ -144,6 +148,8 @@ class RunWatcher:
                 self._epochs[event["epoch"]] = event
             elif kind == "warning":
                 self._warnings.append(event["message"])
+            elif kind == "followed":
+                self._followed.append(event)
             elif kind == "started":
                 self._total = event["epochs"]
                 self._message = ""

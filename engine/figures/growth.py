@@ -24,7 +24,7 @@ from engine.figures.page import (
     swatch,
 )
 from engine.figures.views import View, view
-from engine.record import RunReader
+from engine.record import RunReader, read_truth, truth_epochs
 
 ZOOMED = 192
 """Pixels from which an image's longest side gets a row with a crop."""
@@ -106,7 +106,10 @@ def read_growth(run: RunReader, item: int, count: int) -> Growth:
     if not finished:
         raise InputError(f"{run.root} has no finished epoch, so there are no masks to draw yet.")
     group: Any = watched[item]
-    truth, valid = np.asarray(group["truth"]), np.asarray(group["valid"])
+    truth, valid = read_truth(group, finished[-1])
+    # Where the truth was corrected as training went on, the epochs since are what compares with it.
+    since = max((epoch for epoch in truth_epochs(group) if epoch <= finished[-1]), default=finished[-1])
+    finished = [epoch for epoch in finished if epoch >= since]
     changed = changes(group["modulated"], truth, finished)
     epochs = evenly(changed, count) if changed else [finished[-1]]
     modulated = np.stack([np.asarray(group["modulated"][epoch - 1]) for epoch in epochs])

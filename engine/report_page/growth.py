@@ -13,6 +13,7 @@ from engine.figures.epochs import History
 from engine.figures.growth import evenly, watched_view
 from engine.figures.overlay import Mask, errors, picture
 from engine.figures.views import squared
+from engine.record import first_epoch, read_truth
 from engine.report_page import pictures
 from engine.report_page.findings import Findings
 from engine.report_page.legend import error_legend
@@ -91,12 +92,15 @@ def _predictions(
 
 
 def _row(group: Any, epochs: Sequence[int], findings: Findings) -> list[Markup]:
-    image, truth, valid = (np.asarray(group[name]) for name in ("image", "truth", "valid"))
+    image = np.asarray(group["image"])
+    epochs = [epoch for epoch in epochs if epoch >= first_epoch(group)]
+    truth, _ = read_truth(group, epochs[-1] if epochs else 1)
     head = str(findings.info.get("head", "sigmoid"))
     seen = watched_view(group, truth) if truth.ndim == 4 else None
     made: list[Markup] = []
     for epoch in epochs:
         found = predicted(np.asarray(group["probability"][epoch - 1]).astype(np.float32), head)
+        truth, valid = read_truth(group, epoch)
         panel = Panel.of(str(group.attrs["name"]), image, truth, found, valid, seen)
         if not made:
             read = pictures.photograph(squared(picture(panel.image, panel.valid), panel.aspect))
