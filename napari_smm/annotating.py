@@ -17,10 +17,12 @@ from psygnal import Signal
 
 from engine.data import annotated
 from engine.data.annotated import PALETTE, SEPARATOR, UNLABELLED, AnnotationClass, Entry, Origin, Status
+from engine.data.classes import Classes
 from engine.data.decode import probe
 from engine.data.layouts import Listing, list_images
 from engine.data.raster import Source
 from engine.errors import InputError
+from napari_smm.annotating_masks import meaning
 
 Labels = NDArray[np.uint8]
 
@@ -45,12 +47,14 @@ class Folder:
         listing: its images, and masks that lie beside them.
         entries: what is known of images, by image.
         classes: what can be painted; one class of no particular name where nothing says it.
+        meaning: what the values of masks beside images mean; None where they are all one class.
     """
 
     root: Path
     listing: Listing
     entries: Mapping[str, Entry]
     classes: tuple[AnnotationClass, ...]
+    meaning: Classes | None = None
 
     @property
     def images(self) -> tuple[str, ...]:
@@ -67,15 +71,16 @@ def read_folder(root: Path) -> Folder:
     root = root.expanduser().absolute()
     listing = list_images(root)
     kept = annotated.read_set(root)
-    return Folder(root, listing, kept.entries, kept.classes or first_classes(listing))
+    known = meaning(listing)
+    return Folder(root, listing, kept.entries, kept.classes or first_classes(known), known)
 
 
-def first_classes(listing: Listing) -> tuple[AnnotationClass, ...]:
-    """The classes of a folder that has none yet: those of its layout, or a single one."""
-    names = [name for name in listing.classes or () if name not in ("background", "ignore", "unlabelled")]
+def first_classes(known: Classes | None) -> tuple[AnnotationClass, ...]:
+    """The classes of a folder that has none yet: those of its masks, or a single one."""
+    names = [FIRST_CLASS] if known is None else known.names
     return tuple(
         AnnotationClass(name, value, PALETTE[(value - 1) % len(PALETTE)])
-        for value, name in enumerate(names or [FIRST_CLASS], start=1)
+        for value, name in enumerate(names, start=1)
     )
 
 
@@ -146,6 +151,7 @@ class Annotator:
         saved: emitted with an image that is on the disk.
         failed: emitted with a sentence when something could not be saved. It is kept and tried again.
         root: the folder; None before one is open.
+        folder: as it was found when it was opened.
         images: as :class:`engine.data.annotated.Entry` names them, in their order.
         current: the image that was gone to last.
         classes: what can be painted.
@@ -164,7 +170,7 @@ class Annotator:
         self.images: tuple[str, ...] = ()
         self.current: str | None = None
         self.classes: tuple[AnnotationClass, ...] = ()
-        self.listing = Listing((), {})
+        self.folder: Folder | None = None
         self.name = name
         self._index: dict[str, int] = {}
         self._entries: dict[str, Entry] = {}
@@ -191,7 +197,7 @@ class Annotator:
         folder = folder or read_folder(root)
         if not self.flush():
             raise InputError(f"the folder before has work that is not saved ({self._fault})")
-        self.root, self.listing, self.classes = folder.root, folder.listing, folder.classes
+        self.root, self.folder, self.classes = folder.root, folder, folder.classes
         self.images, self.current = folder.images, None
         self._index = {image: number for number, image in enumerate(folder.images)}
         self._entries = dict(folder.entries)
@@ -213,6 +219,25 @@ class Annotator:
         """What is known of an image, with what is not saved yet."""
         self._require(image)
         return self._entries.get(image, Entry(image))
+
+    def index(self, image: str) -> int:
+        """The place of an image among all."""
+        self._require(image)
+        return self._index[image]
+
+    def count(self, statuses: Sequence[str]) -> int:
+        """How many images are of some status."""
+        found = sum(
+            entry.status in statuses for image, entry in self._entries.items() if image in self._index
+        )
+        return found + (len(self.images) - len(self._entries.keys() & self._index)) * (
+            "untouched" in statuses
+        )
+
+    def hurry(self, image: str) -> None:
+        """Save what is not saved of an image as soon as can be."""
+        if image in self._unsaved:
+            self._unsaved[image].due = 0.0
 
     def set_classes(self, classes: Sequence[AnnotationClass]) -> None:
         """Give the folder other classes, on the disk too.

@@ -63,7 +63,7 @@ def read_volume(path: Path) -> list[LayerData]:
     from engine.data.raster import Source
 
     raster = decode(Source(path))
-    place = _spaced(raster.spacing, raster.dims)
+    place = spaced(raster.spacing, raster.dims)
     metadata: dict[str, Any] = {"file": str(path)}
     if raster.affine is not None:
         metadata["affine"] = raster.affine
@@ -74,7 +74,7 @@ def read_volume(path: Path) -> list[LayerData]:
     several = raster.pixels.ndim > raster.dims
     channels = np.moveaxis(raster.pixels, -1, 0) if several else [raster.pixels]
     return [
-        (pixels, {**_image(stem(path), at, len(channels)), "metadata": dict(metadata), **place}, "image")
+        (pixels, {**appearance(stem(path), at, len(channels)), "metadata": dict(metadata), **place}, "image")
         for at, pixels in enumerate(channels)
     ]
 
@@ -151,7 +151,7 @@ def _scales(group: Any, name: str, kind: str) -> list[LayerData]:
     for number in range(count):
         shown = levels if channel is None else [_channel(level, channel, number) for level in levels]
         data = shown if len(shown) > 1 else shown[0]
-        look = _image(name, number, count) if kind == "image" else {"name": name}
+        look = appearance(name, number, count) if kind == "image" else {"name": name}
         made.append((data, {**look, "multiscale": len(shown) > 1, **place}, kind))
     return made
 
@@ -221,7 +221,8 @@ def _unit(name: Any) -> str:
         return UNNAMED
 
 
-def _spaced(spacing: Sequence[float] | None, dims: int) -> dict[str, Any]:
+def spaced(spacing: Sequence[float] | None, dims: int) -> dict[str, Any]:
+    """Scale, units and names of a layer's axes from the mm along each, or None where nothing is known."""
     from napari_smm.placement import MILLIMETRE
 
     return {
@@ -231,7 +232,7 @@ def _spaced(spacing: Sequence[float] | None, dims: int) -> dict[str, Any]:
     }
 
 
-def _image(name: str, channel: int, channels: int) -> dict[str, Any]:
+def appearance(name: str, channel: int, channels: int) -> dict[str, Any]:
     """Name and look of a channel: of several only the first is visible, for each would cover the others."""
     behind = f" · channel {channel + 1}" if channels > 1 else ""
     return {"name": f"{name}{behind}", "rgb": False, "visible": not channel, "rendering": "attenuated_mip"}
