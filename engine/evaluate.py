@@ -77,6 +77,9 @@ def main(arguments: Sequence[str]) -> int:
     print()
     for line in dict.fromkeys(timing.words() for _, _, timing, _ in done):
         print(f"{TIME.title}: {line}")
+    for name, (trained, *_) in zip(called, done, strict=True):
+        if init := trained.info.get("init"):
+            print(f"{name}: started from {init['run']} ({init['checkpoint']}, epoch {init['epoch']})")
     for name, (_, summary, *_) in zip(called, done, strict=True):
         if skipped := summary.undefined():
             print(f"{name}: not defined, and left out: {skipped}")

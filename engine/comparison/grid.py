@@ -374,7 +374,7 @@ def _multiply(
     notes: dict[str, None] = {}
     for seed, (data, network, method) in product(seeds, product(*kept.values())):
         config, dropped = layers.config(data, method, network, seed)
-        config = config.model_copy(update={"data": config.data.located()})
+        config = config.located()
         names = (folders["data set"][data], folders["network"][network], folders["method"][method])
         cells.append(Cell(data, network, method, seed, config, out.joinpath("runs", *names, f"seed-{seed}")))
         notes.update(dict.fromkeys(dropped))

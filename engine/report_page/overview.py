@@ -157,6 +157,9 @@ def _identity(findings: Findings) -> list[tuple[Child, Child]]:
             ("time taken", f"{duration(findings.seconds())}{sessions}{_an_epoch(findings)}"),
         ]
     rows.append(("weights", f"{info['parameters']:,}"))
+    if init := info.get("init"):
+        new = f"; new classes: {', '.join(init['new'])}" if init["new"] else ""
+        rows.append(("started from", f"{init['run']}, {init['checkpoint']} of epoch {init['epoch']}{new}"))
     rows.append(("steps", f"{info['steps']:,} an epoch"))
     if history is not None:
         rows.append(("best epoch", f"{history.best}" if history.best else "none: the last checkpoint counts"))
