@@ -5,7 +5,7 @@ written by a worker, one image at a time; what could not be written stays in mem
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +16,16 @@ from numpy.typing import NDArray
 from psygnal import Signal
 
 from engine.data import annotated
-from engine.data.annotated import PALETTE, SEPARATOR, UNLABELLED, AnnotationClass, Entry, Origin, Status
+from engine.data.annotated import (
+    PALETTE,
+    SEPARATOR,
+    UNLABELLED,
+    AnnotationClass,
+    Entry,
+    Origin,
+    Status,
+    Version,
+)
 from engine.data.classes import Classes
 from engine.data.decode import probe
 from engine.data.layouts import Listing, list_images
@@ -498,3 +507,42 @@ def read_labels(root: Path, entry: Entry) -> Labels:
             "image's size would work."
         )
     return labels
+
+
+def earlier(
+    root: Path, entry: Entry, ended: Callable[[], bool] = lambda: False
+) -> list[tuple[Version, float]]:
+    """The earlier masks of an image, the newest first, with the share of each that is labelled, 0…1.
+
+    Args:
+        root: the folder.
+        entry: of the image.
+        ended: says whether nobody waits for them any more.
+
+    Raises:
+        InputError: one cannot be read.
+    """
+    found = []
+    for version in annotated.versions(root, entry):
+        if ended():
+            break
+        labels = annotated.read_mask(version.path)
+        found.append((version, float(np.count_nonzero(labels != UNLABELLED)) / labels.size))
+    return found
+
+
+def users_of(
+    root: Path, entries: Sequence[Entry], value: int, ended: Callable[[], bool] = lambda: False
+) -> list[str]:
+    """The images in whose saved masks a value occurs.
+
+    Raises:
+        InputError: a mask cannot be read.
+    """
+    found = []
+    for entry in entries:
+        if ended():
+            break
+        if entry.mask and (annotated.read_mask(root / entry.mask) == value).any():
+            found.append(entry.image)
+    return found

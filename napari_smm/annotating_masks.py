@@ -96,7 +96,7 @@ def from_values(
     """Values of a mask or a Labels layer as labels.
 
     0 is background and 255 unlabelled, but in a mask of nothing but 0 and 255 all that is 255 is the first
-    class. Other values are those of the classes. Where there is but one class, more values number its objects.
+    class. Other values are those of the classes. Where there is one class, more values number its objects.
 
     Args:
         values: whole numbers (*S).

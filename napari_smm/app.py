@@ -13,7 +13,7 @@ from engine.errors import InputError
 from napari_smm.reader import get_reader
 
 PLUGIN = "napari-smm"
-DOCKS = ("Train", "Threshold", "Runs")
+DOCKS = ("Train", "Annotate", "Threshold", "Runs")
 """Names in the manifest; the first one is on top."""
 BINDINGS = ("PyQt6", "PyQt5", "PySide6")
 INSTALL = "pip install 'napari-smm[pyqt6]'"
@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     """What the command line takes."""
     made = argparse.ArgumentParser(
         prog=PLUGIN,
-        description="Open napari with the docks Train, Threshold and Runs.",
+        description="Open napari with the docks Train, Annotate, Threshold and Runs.",
         epilog="Runs go on when the window is closed, if so wished, and are found again by the dock Runs. "
         "Training without a window: python -m engine.train --help",
     )

@@ -74,10 +74,9 @@ def fits(image: Any, labels: Any) -> bool:
 
 def open_dock(viewer: Any, name: str) -> Any:
     """The plugin's dock of a name, opened if it is not, and brought to the front."""
-    frame, dock = viewer.window.add_plugin_dock_widget(PLUGIN, name)
-    frame.show()
-    frame.raise_()
-    return dock
+    from napari_smm.qt.dock import bring_dock
+
+    return bring_dock(viewer, name)
 
 
 def _first(layers: list[Any], kind: type) -> Any | None:

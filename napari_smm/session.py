@@ -34,6 +34,7 @@ class Session:
         updated: emitted with each new Snapshot.
         viewed: emitted with each new View, before anything new was read for it.
         failed: emitted with a sentence when the watched directory cannot be read.
+        to_train: emitted with a folder that the user wants to train on.
         root: the watched run directory, or None.
         view: what the user wants to see.
         snapshot: the newest one; None until there is one.
@@ -43,6 +44,7 @@ class Session:
     updated = Signal(object)
     viewed = Signal(object)
     failed = Signal(str)
+    to_train = Signal(object)
 
     def __init__(self) -> None:
         """Watch nothing."""

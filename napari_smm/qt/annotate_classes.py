@@ -75,11 +75,11 @@ class ClassTable(QWidget):
         for button in (self.add, self.rename, self.recolour, self.remove):
             row.addWidget(button)
         row.addStretch(1)
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(3)
-        column.addWidget(self.table)
-        column.addLayout(row)
+        rows = QVBoxLayout(self)
+        rows.setContentsMargins(0, 0, 0, 0)
+        rows.setSpacing(3)
+        rows.addWidget(self.table)
+        rows.addLayout(row)
         self.table.itemSelectionChanged.connect(self._on_selected)
         self.table.itemChanged.connect(self._on_renamed)
         self.table.cellDoubleClicked.connect(self._on_double)
@@ -196,8 +196,11 @@ class ClassTable(QWidget):
         if chosen is not None:
             self.removed.emit(chosen)
 
-    def _change(self, value: int, **changes: str) -> None:
-        wanted = tuple(replace(c, **changes) if c.value == value else c for c in self._classes)
+    def _change(self, value: int, *, name: str | None = None, color: str | None = None) -> None:
+        wanted = tuple(
+            replace(each, name=name or each.name, color=color or each.color) if each.value == value else each
+            for each in self._classes
+        )
         if wanted != self._classes:
             self.edited.emit(wanted)
             self.show_classes(self._classes)  # as they stand, if they could not be had

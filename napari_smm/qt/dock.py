@@ -7,6 +7,17 @@ from qtpy.QtWidgets import QWidget
 
 from napari_smm.qt.workbench import Workbench, workbench
 
+PLUGIN = "napari-smm"
+"""The plugin's name in its manifest."""
+
+
+def bring_dock(viewer: Any, name: str) -> Any:
+    """The plugin's dock of a name, opened if it is not, and brought to the front."""
+    frame, dock = viewer.window.add_plugin_dock_widget(PLUGIN, name)
+    frame.show()
+    frame.raise_()
+    return dock
+
 
 class Dock(QWidget):
     """A widget of the workbench. Subclasses build themselves, then connect to ``self.session``,
@@ -24,6 +35,10 @@ class Dock(QWidget):
 
     def leave(self) -> None:
         """Undo what the constructor connected. Called once."""
+
+    def may_close(self) -> bool:
+        """Whether the window may close; asks the user where something would be lost."""
+        return True
 
     def shut(self) -> None:
         """Leave the workbench for good; harmless if it was left before."""

@@ -88,6 +88,17 @@ class TrainDock(Dock):
         if labels_layer is not None:
             self.source.labels.choose(labels_layer)
 
+    def choose_annotated(self, root: Path) -> None:
+        """Train on a folder that is annotated, and take up what is painted meanwhile."""
+        self.source.set_source("folder")
+        self.source.folder.set_value(str(root))
+        try:
+            shown = self.form.value()
+            data = shown.data.model_copy(update={"layout": "auto", "follow": True})
+            self.form.set_value(shown.model_copy(update={"data": data}))
+        except InputError as error:
+            self._say(str(error))
+
     def start(self) -> None:
         """Start a run with the chosen data and settings. What is wrong is said beside the field."""
         self._fault = ""
@@ -131,6 +142,7 @@ class TrainDock(Dock):
         self.session.updated.disconnect(self._on_updated)
         self.session.viewed.disconnect(self._on_viewed)
         self.session.failed.disconnect(self._say)
+        self.session.to_train.disconnect(self.choose_annotated)
         self.source.leave()
         self._activity.close()
 
@@ -179,6 +191,7 @@ class TrainDock(Dock):
         self.session.updated.connect(self._on_updated)
         self.session.viewed.connect(self._on_viewed)
         self.session.failed.connect(self._say)
+        self.session.to_train.connect(self.choose_annotated)
         self.source.changed.connect(self._suit_settings)
         self.panel.start.connect(self.start)
         self.panel.stop.connect(self.stop)

@@ -126,7 +126,9 @@ class Workbench(QObject):
         return snapshot.state.root if snapshot is not None and snapshot.state.alive else None
 
     def may_close(self) -> bool:
-        """Whether the window may close: asks what shall become of a living run, if there is one."""
+        """Whether the window may close: asks the docks, and what shall become of a living run."""
+        if not all(dock.may_close() for dock in list(self._docks)):
+            return False
         run = self.living_run()
         if run is None:
             return True
