@@ -11,9 +11,9 @@ from qtpy.QtWidgets import (
     QColorDialog,
     QHBoxLayout,
     QHeaderView,
+    QPushButton,
     QTableWidget,
     QTableWidgetItem,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -135,11 +135,12 @@ class ClassTable(QWidget):
         """The class whose row is selected; None on background and unlabelled."""
         return next((each for each in self._classes if each.value == self.value()), None)
 
-    def _button(self, name: str, text: str, about: str, act: Callable[[], None]) -> QToolButton:
-        button = QToolButton(self)
+    def _button(self, name: str, text: str, about: str, act: Callable[[], None]) -> QPushButton:
+        button = QPushButton(self)
         button.setObjectName(f"annotate-class-{name}")
         button.setText(text)
         button.setToolTip(about)
+        button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
         button.clicked.connect(partial(_call, act))
         return button
 
@@ -216,7 +217,9 @@ def _swatch(color: str) -> QIcon:
     if not color:
         painter.drawLine(0, SQUARE - 1, SQUARE - 1, 0)
     painter.end()
-    return QIcon(picture)
+    icon = QIcon(picture)
+    icon.addPixmap(picture, QIcon.Mode.Selected)  # a colour is not to be tinted
+    return icon
 
 
 def _call(act: Callable[[], None], *_: object) -> None:

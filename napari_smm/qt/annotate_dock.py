@@ -20,25 +20,22 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QLineEdit,
-    QMenu,
     QMessageBox,
     QPushButton,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
 from engine.data import annotated
-from engine.data.annotated import STATUSES, AnnotationClass, Version
-from engine.data.raster import Source
+from engine.data.annotated import STATUSES, AnnotationClass
 from engine.errors import InputError
-from napari_smm.annotating import Annotator, Folder, earlier, read_folder, users_of
-from napari_smm.annotating_image import MARK, OpenedImage, open_image
-from napari_smm.annotating_masks import from_values, read_beside, read_file
+from napari_smm.annotating import Annotator, Folder, read_folder, users_of
+from napari_smm.annotating_image import OpenedImage, open_image
 from napari_smm.qt import annotate_keys as keys
 from napari_smm.qt.annotate_classes import ClassTable
 from napari_smm.qt.annotate_layers import AnnotateLayers
 from napari_smm.qt.annotate_list import MARKS, ImageList
+from napari_smm.qt.annotate_masks import MaskMenus, caught
 from napari_smm.qt.correct_panel import CorrectPanel
 from napari_smm.qt.dock import Dock, bring_dock
 from napari_smm.qt.jobs import Jobs
@@ -85,7 +82,7 @@ class AnnotateDock(Dock):
         """Open a folder of images instead of the one before."""
         self._say("")
         self._folder_words("reading the folder…")
-        self._jobs.ask("folder", lambda ended: _caught(read_folder, root), self._take_folder)
+        self._jobs.ask("folder", lambda ended: caught(read_folder, root), self._take_folder)
 
     def apply(self, labels: NDArray[np.uint8]) -> None:
         """Put labels in place of those in view, as one edit that can be undone.
@@ -101,6 +98,7 @@ class AnnotateDock(Dock):
         self._keep = True
         try:
             self._layers.apply(labels)
+            self._layers.check()  # now: what is said of the edit afterwards is the last word about it
         finally:
             self._keep = False
 
@@ -223,9 +221,7 @@ class AnnotateDock(Dock):
         self.sections.addWidget(Section("Who paints", about, parent=self))
 
     def _folder_row(self) -> QHBoxLayout:
-        self.open = self._button(
-            QPushButton, "open", "Open folder…", "A folder of images, in any layout", self._ask
-        )
+        self.open = self._button("open", "Open folder…", "A folder of images, in any layout", self._ask)
         self.where = QLabel(NO_FOLDER, self)
         self.where.setObjectName("annotate-folder")
         row = QHBoxLayout()
@@ -235,14 +231,13 @@ class AnnotateDock(Dock):
 
     def _status_row(self) -> QHBoxLayout:
         before = self._button(
-            QToolButton,
             "previous",
             "◀",
             keys.hint("Previous image of the list", keys.PREVIOUS),
             partial(self.step, -1),
         )
         after = self._button(
-            QToolButton, "next", "▶", keys.hint("Next image of the list", keys.NEXT), partial(self.step, 1)
+            "next", "▶", keys.hint("Next image of the list", keys.NEXT), partial(self.step, 1)
         )
         self.status = QComboBox(self)
         self.status.setObjectName("annotate-status")
@@ -250,7 +245,6 @@ class AnnotateDock(Dock):
         for status in STATUSES:
             self.status.addItem(f"{MARKS[status]} {status}", status)
         done = self._button(
-            QPushButton,
             "accept",
             "✔ Done, next",
             keys.hint("This image is done: go on", keys.ACCEPT),
@@ -274,7 +268,6 @@ class AnnotateDock(Dock):
             "scribbles: what is unlabelled then counts nowhere."
         )
         self.fill = self._button(
-            QToolButton,
             "fill-slice",
             "Rest of this slice → background",
             keys.hint(
@@ -289,37 +282,22 @@ class AnnotateDock(Dock):
         return column
 
     def _file_row(self) -> QHBoxLayout:
-        self.versions = QMenu(self)
-        self.earlier = self._button(
-            QToolButton,
-            "versions",
-            "Versions…",
-            "Earlier masks of this image, to go back to",
-            self.list_versions,
-        )
-        self.imports = QMenu(self)
-        self.bring = self._button(
-            QToolButton, "import", "Import…", "Take a mask that is there for this image", self.offer_imports
-        )
+        self.masks = MaskMenus(self.viewer, self.annotator, self._layers, self._jobs, self.apply, self)
         self.train = self._button(
-            QPushButton,
             "train",
             "Train on these",
             "Opens the Train dock with this folder; what is unlabelled counts nowhere",
             self.train_on_these,
         )
         row = QHBoxLayout()
-        row.setSpacing(4)
-        row.addWidget(self.earlier)
-        row.addWidget(self.bring)
+        row.addWidget(self.masks)
         row.addStretch(1)
         row.addWidget(self.train)
         return row
 
-    def _button(self, kind: Any, name: str, text: str, about: str, act: Callable[[], None]) -> Any:
-        button = kind(self)
+    def _button(self, name: str, text: str, about: str, act: Callable[[], None]) -> QPushButton:
+        button = QPushButton(text, self)
         button.setObjectName(f"annotate-{name}")
-        button.setText(text)
         button.setToolTip(about)
         button.setFocusPolicy(Qt.FocusPolicy.TabFocus)  # so that keys stay the canvas's after a click
         button.clicked.connect(partial(_call, act))
@@ -334,6 +312,7 @@ class AnnotateDock(Dock):
         self._layers.painted.connect(self._on_painted)
         self._layers.gone.connect(self._on_gone)
         self._layers.refused.connect(self._say)
+        self.masks.said.connect(self._say)
         self._layers.selected.connect(self.classes.show_value)
         self.list.chosen.connect(self.annotator.go)
         self.classes.chosen.connect(self._layers.choose)
@@ -390,7 +369,7 @@ class AnnotateDock(Dock):
             held = self.annotator.labels(image) if self.annotator.holds(image) else None
             entry, folder = self.annotator.entry(image), self.annotator.folder
             assert folder is not None
-            self._jobs.ask("image", lambda ended: _caught(open_image, folder, entry, held), self._take_image)
+            self._jobs.ask("image", lambda ended: caught(open_image, folder, entry, held), self._take_image)
         self._show()
 
     def _take_image(self, opened: OpenedImage | Exception) -> None:
@@ -500,120 +479,6 @@ class AnnotateDock(Dock):
             return
         self._edit_classes(tuple(each for each in self.annotator.classes if each != wanted))
 
-    # Versions and masks that are there
-
-    def list_versions(self) -> None:
-        """Offer the earlier masks of the image in view."""
-        image, root = self._layers.image, self.annotator.root
-        if image is None or root is None:
-            return
-        entry = self.annotator.entry(image)
-        self._jobs.ask("versions", lambda ended: earlier(root, entry, ended), self._offer_versions)
-
-    def _offer_versions(self, found: list[tuple[Version, float]]) -> None:
-        self.versions.clear()
-        for version, share in found:
-            when = version.saved.astimezone()
-            self._entry(
-                self.versions, f"{when:%d %b %Y, %H:%M:%S}, {100 * share:.0f} % labelled",
-                partial(self.restore, version.path),
-            )  # fmt: skip
-        if not found:
-            nothing = self.versions.addAction("No earlier version yet")
-            nothing.setEnabled(False)
-        self.versions.popup(self.earlier.mapToGlobal(self.earlier.rect().bottomLeft()))
-
-    def restore(self, version: Path) -> None:
-        """Bring an earlier mask back, as an edit that can be undone."""
-        image = self._layers.image
-        self._jobs.ask(
-            "mask", lambda ended: _caught(annotated.read_mask, version), partial(self._take_mask, image, "")
-        )
-
-    def offer_imports(self) -> None:
-        """Offer what can be taken for the image in view."""
-        layer = self._layers.labels
-        if layer is None:
-            return
-        self.imports.clear()
-        if self._masks():
-            self._entry(self.imports, "The mask beside the image", self.import_beside)
-        self._entry(self.imports, "A file…", self._ask_mask)
-        for other in reversed(self.viewer.layers):
-            if isinstance(other, Labels) and other is not layer and MARK not in other.metadata:
-                self._entry(self.imports, f"The layer {other.name}", partial(self.import_layer, other))
-        self.imports.popup(self.bring.mapToGlobal(self.bring.rect().bottomLeft()))
-
-    def import_layer(self, other: Any) -> None:
-        """Take a Labels layer for the image in view, as an edit that can be undone."""
-        layer, image = self._layers.labels, self._layers.image
-        if layer is None:
-            return
-        data = other.data[0] if other.multiscale else other.data
-        shape, classes, what = layer.data.shape, self.annotator.classes, f"the layer {other.name}"
-        if data.ndim > layer.ndim and all(length == 1 for length in data.shape[: -layer.ndim]):
-            data = data[(0,) * (data.ndim - layer.ndim)]
-        self._jobs.ask(
-            "mask",
-            lambda ended: _caught(lambda: from_values(np.asarray(data), shape, classes, what)),
-            partial(self._take_mask, image, "imported"),
-        )
-
-    def import_file(self, path: Path) -> None:
-        """Take a mask file for the image in view, as an edit that can be undone."""
-        layer, image = self._layers.labels, self._layers.image
-        if layer is None:
-            return
-        shape, classes = layer.data.shape, self.annotator.classes
-        self._jobs.ask(
-            "mask",
-            lambda ended: _caught(read_file, Source(path), shape, classes),
-            partial(self._take_mask, image, "imported"),
-        )
-
-    def import_beside(self) -> None:
-        """Take the masks that lie beside the image in view, as an edit that can be undone."""
-        image, folder, masks = self._layers.image, self.annotator.folder, self._masks()
-        if image is None or folder is None or not masks:
-            return
-        sources = [Source(folder.root / name) for name in self.annotator.entry(image).files]
-        classes = self.annotator.classes
-        self._jobs.ask(
-            "mask",
-            lambda ended: _caught(read_beside, sources, masks, folder.meaning, classes),
-            partial(self._take_mask, image, "imported"),
-        )
-
-    def _masks(self) -> tuple[Source, ...]:
-        image, folder = self._layers.image, self.annotator.folder
-        if image is None or folder is None:
-            return ()
-        return folder.listing.masks.get(self.annotator.entry(image).files[0], ())
-
-    def _ask_mask(self) -> None:
-        path, _ = QFileDialog.getOpenFileName(self, "A mask for this image", str(self.annotator.root or ""))
-        if path:
-            self.import_file(Path(path))
-
-    def _take_mask(self, image: str | None, whence: str, found: NDArray[np.uint8] | Exception) -> None:
-        if image is None or image != self._layers.image:
-            return  # gone on meanwhile
-        try:
-            if isinstance(found, Exception):
-                raise found
-            self.apply(found)
-        except (InputError, OSError, MemoryError) as error:
-            self._say(str(error))
-            return
-        if whence:
-            status = self.annotator.entry(image).status
-            self.annotator.imported(image, self.annotator.labels(image), status)
-        self._say("")
-
-    def _entry(self, menu: QMenu, text: str, act: Callable[[], None]) -> None:
-        entry = menu.addAction(text)
-        entry.triggered.connect(partial(_call, act))
-
     # Training
 
     def train_on_these(self) -> None:
@@ -658,8 +523,8 @@ class AnnotateDock(Dock):
         for widget in self._moving:
             widget.setEnabled(image is not None)
         opened = image is not None and image == self._layers.image
-        for widget in (self.fill, self.earlier, self.bring):
-            widget.setEnabled(opened)
+        self.fill.setEnabled(opened)
+        self.masks.setEnabled(opened)
         self.train.setEnabled(root is not None)
         layer = self._layers.labels
         deep = layer is not None and layer.ndim > 2
@@ -680,16 +545,6 @@ class AnnotateDock(Dock):
         if event is not None and folder is not None:
             event.acceptProposedAction()
             self.open_folder(folder)
-
-
-def _caught(job: Callable[..., Any], *given: Any) -> Any:
-    """What a job returns, or why it could not: said beside what it was for."""
-    try:
-        return job(*given)
-    except (InputError, OSError) as error:
-        return error
-    except MemoryError:
-        return InputError("there is not enough memory for this image: a smaller one would work.")
 
 
 def _user() -> str:

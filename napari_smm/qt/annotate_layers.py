@@ -93,7 +93,7 @@ class AnnotateLayers(QObject):
         self._steps = (0, 0)
         self._last_label = 1
         self._leaving = False
-        self._look: dict[str, Any] = {}
+        self._look: dict[str, Any] = {"mode": "paint"}
         viewer.layers.events.removed.connect(self._on_removed)
         viewer.dims.events.ndisplay.connect(self._on_mode)
 
@@ -151,6 +151,8 @@ class AnnotateLayers(QObject):
             # The tool and its size go along to the next image.
             names = ("mode", "brush_size", "contour", "opacity", "preserve_labels", "contiguous")
             self._look = {name: getattr(shown.labels, name) for name in names}
+            # napari draws the buttons of a layer that comes back as if it moved the camera.
+            shown.labels.mode = "pan_zoom"
             for layer in reversed(shown.layers):
                 if layer in self._viewer.layers:
                     self._viewer.layers.remove(layer)

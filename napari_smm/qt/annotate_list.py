@@ -10,6 +10,7 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QHeaderView,
     QLabel,
+    QSizePolicy,
     QTreeView,
     QVBoxLayout,
     QWidget,
@@ -132,6 +133,7 @@ class ImageList(QWidget):
         row.setSpacing(6)
         row.addWidget(self.filter)
         row.addWidget(self.progress, 1)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(3)
