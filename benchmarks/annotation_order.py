@@ -48,10 +48,9 @@ from engine.figures.strokes import band_opacity, stroke
 from engine.infer import Predictor
 from engine.loop import fit
 from engine.prepare import prepare
-from engine.schema import choices
-from engine.spec import Spec
 from engine.suggestion import Seen, appearance, candidate, ranked
-from engine.suggestion.specs import AnyOrder, Order, Random
+from engine.suggestion.specs import Order, Random
+from engine.suggestions_file import DEFAULT, ORDERS
 
 SIDE = 128
 TEST_SHARE = 0.2
@@ -61,15 +60,6 @@ Floats = NDArray[np.float64]
 Line = dict[str, Any]
 
 
-class Choice(Spec):
-    """The registry of orders as a setting, for what reads specs."""
-
-    order: AnyOrder = Random()
-
-
-ORDERS = choices(Choice, "order")
-
-
 def main() -> None:
     """Train what is missing, then print, and write, what came out."""
     parser = argparse.ArgumentParser(
@@ -77,8 +67,8 @@ def main() -> None:
     )
     parser.add_argument("data", type=Path, metavar="DSB2018")
     parser.add_argument("--out", type=Path, required=True, help="folder for resized images and results")
-    parser.add_argument("--orders", nargs="+", default=["varied", "random"], choices=ORDERS)
-    parser.add_argument("--numbers", nargs="+", type=int, default=[4, 8, 16, 32, 48], help="of images")
+    parser.add_argument("--orders", nargs="+", default=[DEFAULT, "random"], choices=ORDERS)
+    parser.add_argument("--numbers", nargs="+", type=int, default=[4, 8, 16, 32], help="of images")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--passes", type=int, default=576, help="images (with repeats) seen by a training")
@@ -253,7 +243,8 @@ class Bench:
         nothing = np.zeros((1, SIDE, SIDE), np.float32)
         p = [nothing] * len(free) if predictor is None else self.predict(predictor, free)
         seen = [
-            Seen(self.name(index), each, (0.5,), ("nucleus",)) for index, each in zip(free, p, strict=True)
+            Seen.cut(self.name(index), each, (0.5,), ("nucleus",))
+            for index, each in zip(free, p, strict=True)
         ]
         found = ranked(
             order, [candidate(order, each, 0) for each in seen], self.looks[free], self.looks[known]

@@ -11,7 +11,7 @@ Of several --order NAME the first one is written; the table shows the others' ra
 """
 
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,18 +50,25 @@ class Folder:
         open: those that may be suggested, named by their paths below the folder as in
             :class:`engine.data.annotated.Entry`.
         known: those that are annotated.
+        masks: open image → path of the mask that was begun.
         trained_on: whether the run must be asked which of the open ones it has seen.
     """
 
     root: Path
     open: tuple[str, ...]
     known: tuple[str, ...]
+    masks: Mapping[str, Path] = field(default_factory=dict)
     trained_on: bool = False
 
     def input(self, image: str) -> Input:
         """An image's files."""
         files = image.split(annotated.SEPARATOR)
         return Input(stem(files[0]), tuple(self.root / file for file in files))
+
+    def unpainted(self, image: str) -> NDArray[np.bool_] | None:
+        """Where nothing is labelled yet, bool (*S); None if nobody has begun."""
+        path = self.masks.get(image)
+        return None if path is None else annotated.read_mask(path) == annotated.UNLABELLED
 
 
 @dataclass(frozen=True)
@@ -158,6 +165,7 @@ def survey(root: Path, trained: Trained) -> Folder:
     """
     listing = list_images(root)
     names = tuple(annotated.SEPARATOR.join(files) for files in listing.images)
+    begun: dict[str, Path] = {}
     if annotated.is_annotated(root):
         entries = annotated.read_set(root).entries
         done = {name for name in names if name in entries and entries[name].status in ("done", "reviewed")}
@@ -166,12 +174,13 @@ def survey(root: Path, trained: Trained) -> Folder:
                 f"all {images(len(names))} of {root} are done or reviewed: more images in it, or the status "
                 "started for those that shall be looked at again, would work."
             )
+        begun = {name: root / entries[name].mask for name in names if name in entries and entries[name].mask}
     else:
         done = {name for name in names if name.split(annotated.SEPARATOR)[0] in listing.masks}
         if len(done) == len(names):
             return Folder(root, names, (), trained_on=True)
     left = tuple(name for name in names if name not in done)
-    return Folder(root, left, tuple(name for name in names if name in done))
+    return Folder(root, left, tuple(name for name in names if name in done), begun)
 
 
 def decide(trained: Trained, threshold: float | str | None) -> Decision:
@@ -210,7 +219,7 @@ def view(trained: Trained, folder: Folder, orders: Sequence[Order], decided: Dec
         made = predicted(trained, name, pixels, spacing, decided)
         viewed.names.append(name)
         for order, kept in zip(orders, viewed.candidates, strict=True):
-            kept.append(candidate(order, made))
+            kept.append(candidate(order, made, unpainted=folder.unpainted(name)))
         if looks:
             viewed.looks.append(look(trained, pixels, spacing))
     if not viewed.names:

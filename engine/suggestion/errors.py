@@ -33,7 +33,7 @@ def errors(seen: Seen, *, floor: float = 0.1, smallest: int = 16, rim: int = 1) 
         known = [(expected_dice(p, mask), name) for p, mask, name in pairs if p.any() or mask.any()]
         if not known:
             return f"no {' or '.join(seen.classes)} expected"
-        return "expects Dice " + ", ".join(f"{dice:.2f} of {name}" for dice, name in known)
+        return "expects a Dice of " + ", ".join(f"{dice:.2f} for {name}" for dice, name in known)
 
     return Doubt(float(np.mean(each)), without_rims(wrong.max(axis=0), rim), words)
 

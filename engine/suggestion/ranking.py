@@ -1,7 +1,7 @@
 """Ranking: what an order says of each image → suggestions, best first."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,9 +51,21 @@ class Suggestion:
     places: tuple[Place, ...]
 
 
-def candidate(order: Order, seen: Seen, most_places: int = 3) -> Candidate:
-    """What an order makes of one image."""
+def candidate(
+    order: Order, seen: Seen, most_places: int = 3, unpainted: NDArray[np.bool_] | None = None
+) -> Candidate:
+    """What an order makes of one image.
+
+    Args:
+        order: which measures it.
+        seen: the image.
+        most_places: in it, at the most.
+        unpainted: bool (*S), where nothing is labelled yet, so that places are not looked for elsewhere;
+            None of an image that nobody has begun.
+    """
     doubt: Doubt = order.bind()(seen)
+    if unpainted is not None and doubt.map is not None:
+        doubt = replace(doubt, map=np.where(unpainted, doubt.map, np.float32(0)))
     return Candidate(seen.name, doubt.score, doubt.words(seen.whole), tuple(places(doubt, most_places)))
 
 

@@ -91,6 +91,23 @@ def test_what_is_done_in_an_annotated_folder_is_not_suggested(finished: Path, pl
     assert (plain / "annotation" / "suggestions.json").read_bytes() == before
 
 
+def test_places_are_looked_for_where_nothing_is_painted_yet(finished: Path, plain: Path) -> None:
+    annotated.write_classes(plain, [AnnotationClass("vessel", 1, "#e69f00")])
+    before = {each.image: each for each in suggested(finished, plain, "--order", "uncertain").images}
+    labels = np.full((40, 48), 255, np.uint8)
+    labels[:, :40] = 0
+    annotated.save(plain, "v00.png", labels, status="started")
+    after = {each.image: each for each in suggested(finished, plain, "--order", "uncertain").images}
+    assert after["v01.png"] == before["v01.png"].model_copy(update={"rank": after["v01.png"].rank})
+    assert after["v00.png"].score == before["v00.png"].score
+    assert after["v00.png"].places[0].score < before["v00.png"].places[0].score
+    (place,) = after["v00.png"].places
+    assert place.box[1] == (16, 48)  # as far to the right as it goes
+    annotated.save(plain, "v00.png", np.zeros((40, 48), np.uint8))
+    painted = {each.image: each for each in suggested(finished, plain, "--order", "uncertain").images}
+    assert painted["v00.png"].places == ()
+
+
 def test_of_a_data_set_only_what_the_run_has_not_seen(finished: Path, vessels: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(vessels, tmp_path / "set"))
     found = suggested(finished, root, "--order", "misses")

@@ -18,10 +18,10 @@ MADE = Suggestions(
     time=datetime(2026, 11, 21, 17, 30, tzinfo=UTC),
     images=(
         ImageEntry(
-            image="plate 1/ä.png", rank=1, score=0.25, reason="expects Dice 0.75 of nucleus",
-            places=(PlaceEntry(box=((0, 64), (32, 96)), score=0.125, reason="expects Dice 0.5 of nucleus"),),
+            image="plate 1/ä.png", rank=1, score=0.25, reason="unsure about 4 % of the pixels",
+            places=(PlaceEntry(box=((0, 64), (32, 96)), score=0.125, reason="unsure about 31 %"),),
         ),
-        ImageEntry(image="a_0000.tif;a_0001.tif", rank=2, score=0.25, reason="expects Dice 0.75 of nucleus"),
+        ImageEntry(image="a_0000.tif;a_0001.tif", rank=2, score=0.25, reason="unsure about 3 %"),
     ),
 )  # fmt: skip
 
