@@ -173,14 +173,20 @@ class Annotator:
     saved = Signal(str)
     failed = Signal(str)
 
-    def __init__(self, name: str = "") -> None:
-        """Have no folder open."""
+    def __init__(self, name: str = "", clock: Callable[[], float] = time.monotonic) -> None:
+        """Have no folder open.
+
+        Args:
+            name: of who paints.
+            clock: seconds that never go back.
+        """
         self.root: Path | None = None
         self.images: tuple[str, ...] = ()
         self.current: str | None = None
         self.classes: tuple[AnnotationClass, ...] = ()
         self.folder: Folder | None = None
         self.name = name
+        self._clock = clock
         self._index: dict[str, int] = {}
         self._entries: dict[str, Entry] = {}
         self._labels: dict[str, Labels] = {}
@@ -365,7 +371,7 @@ class Annotator:
         keep: bool = False,
         at_once: bool = False,
     ) -> None:
-        now = time.monotonic()
+        now = self._clock()
         waiting = self._unsaved.setdefault(image, Unsaved(now, now))
         waiting.labels |= labels
         waiting.keep |= keep
@@ -391,7 +397,7 @@ class Annotator:
         """Take what the worker has written, and give it what is due.
 
         Args:
-            now: seconds of `time.monotonic`.
+            now: seconds of its clock.
         """
         if self._order is not None and self._order[2].done():
             self._take(now)
@@ -410,7 +416,7 @@ class Annotator:
                 self._submit(image)
             assert self._order is not None
             self._order[2].exception()  # waits
-            self._take(time.monotonic())
+            self._take(self._clock())
         return not self._unsaved
 
     def close(self) -> bool:
