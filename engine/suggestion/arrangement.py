@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from engine.suggestion.appearance import similarity
 
 Floats = NDArray[np.float64]
+MOST = 4096
+"""Images whose similarities, with each other and with so many annotated ones, are held in memory."""
 ALIKE = 0.5
 """Similarity from which two images are said to look alike."""
 
@@ -33,7 +35,9 @@ def by_score(scores: Floats, looks: Floats | None = None, known: Floats | None =
     return [Turn(int(index), float(scores[index])) for index in np.argsort(-scores, kind="stable")]
 
 
-def by_cover(scores: Floats, looks: Floats | None, known: Floats | None = None) -> list[Turn]:
+def by_cover(
+    scores: Floats, looks: Floats | None, known: Floats | None = None, *, most: int = MOST
+) -> list[Turn]:
     """The image first that stands for most doubt of its own and of images that look like it; and so on.
 
     Greedy maximisation of the weighted facility location F(A) = Σ_i w_i max_{j ∈ A} s_ij, with the scores as
@@ -47,6 +51,7 @@ def by_cover(scores: Floats, looks: Floats | None, known: Floats | None = None) 
         scores: (n,) 0 or more.
         looks: (n, features) by :func:`engine.suggestion.appearance.appearance`.
         known: (m, features) of the annotated images; None without any.
+        most: images, those of the highest scores, that take part; all others follow by score.
 
     Returns:
         n turns; the score of each is what it adds to F over Σ w, 0…1.
@@ -54,6 +59,11 @@ def by_cover(scores: Floats, looks: Floats | None, known: Floats | None = None) 
     assert looks is not None  # orders that arrange by cover ask for looks
     if not len(scores):
         return []
+    if len(scores) > most:
+        first, *rest = np.split(np.argsort(-scores, kind="stable"), [most])
+        turns = by_cover(scores[first], looks[first], known, most=most)
+        covering = [Turn(int(first[turn.index]), turn.score, turn.words) for turn in turns]
+        return covering + [Turn(int(index), 0.0) for index in rest[0]]
     alike = similarity(looks)
     covered = np.zeros(len(scores))
     if known is not None and len(known):
@@ -64,7 +74,7 @@ def by_cover(scores: Floats, looks: Floats | None, known: Floats | None = None) 
     waiting = [(-float(gain), index, 0) for index, gain in enumerate(_gains(weights, alike, covered))]
     heapify(waiting)
     free = np.ones(len(scores), bool)
-    turns: list[Turn] = []
+    turns = []
     while waiting:
         gain, index, when = heappop(waiting)
         if when < len(turns):

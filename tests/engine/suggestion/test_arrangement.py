@@ -59,6 +59,16 @@ def test_no_scores_at_all_still_give_an_order() -> None:
     assert [turn.index for turn in by_cover(np.ones(3), np.ones((3, 3)))] == [0, 1, 2]
 
 
+def test_of_very_many_images_those_of_low_scores_follow_by_score() -> None:
+    rng = np.random.default_rng(0)
+    looks, scores = rng.standard_normal((9, 3)), rng.permutation(9) / 10 + 0.05
+    turns = by_cover(scores, looks, most=5)
+    best = np.argsort(-scores)
+    inner = by_cover(scores[best[:5]], looks[best[:5]])
+    assert [turn.index for turn in turns] == [*best[[turn.index for turn in inner]], *best[5:]]
+    assert [turn.score for turn in turns[5:]] == [0.0] * 4
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**20))
 def test_the_lazy_order_is_the_greedy_one_and_keeps_its_guarantee(seed: int) -> None:
