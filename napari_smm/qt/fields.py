@@ -467,6 +467,14 @@ class WeightsField(FolderField):
         return chosen
 
 
+class RunField(FolderField):
+    """A run directory: typed, dropped or chosen with a button."""
+
+    def choose(self) -> str:
+        """Ask for a folder; "" if none is chosen."""
+        return QFileDialog.getExistingDirectory(self, "Run to start from", self.value())
+
+
 class RowField(QWidget):
     """A tuple of fixed length: its members' widgets side by side."""
 

@@ -21,6 +21,7 @@ from napari_smm.qt.fields import (
     Field,
     FolderField,
     OptionalField,
+    RunField,
     SuggestField,
     WeightsField,
     field_for,
@@ -47,6 +48,7 @@ def layouts() -> dict[str, str]:
 SPECIAL: Mapping[str, Callable[[], Field]] = {
     "data.root": lambda: FolderField("a folder, or demo"),
     "model.weights": lambda: OptionalField(WeightsField("resnet50-….pth")),
+    "training.init": lambda: OptionalField(RunField("a run directory")),
     "data.layout": lambda: SuggestField(layouts),
     "training.device": lambda: SuggestField(lambda: DEVICES),
 }

@@ -26,6 +26,7 @@ from napari_smm.qt.fields import (
     NumbersField,
     OptionalField,
     RowField,
+    RunField,
     SuggestField,
     SwitchField,
     TableField,
@@ -373,6 +374,18 @@ def test_a_file_of_weights_can_be_browsed_for(
     assert (field.value(), len(edits)) == (str(tmp_path / "r.pth"), 1)
     field.browse.click()  # cancelled
     assert (field.value(), len(edits)) == (str(tmp_path / "r.pth"), 1)
+
+
+def test_a_run_to_start_from_can_be_browsed_for(
+    qtbot: QtBot, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    field = RunField("a run directory")
+    qtbot.addWidget(field)
+    answers = iter([str(tmp_path), ""])
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *asked: next(answers))
+    field.browse.click()
+    field.browse.click()  # cancelled
+    assert field.value() == str(tmp_path)
 
 
 # Tables, tuples, options

@@ -177,7 +177,9 @@ def given_values(group: str, spec: type[Spec]) -> st.SearchStrategy[dict[str, An
 
 
 def usable(groups: dict[str, Any]) -> bool:
-    return groups["modulation"]["name"] != "smm_v2" or groups["training"]["head"] != "exclusive"
+    exclusive = groups["modulation"]["name"] == "smm_v2" and groups["training"]["head"] == "exclusive"
+    two_starts = groups["training"]["init"] and groups["model"].get("weights") is not None
+    return not (exclusive or two_starts)
 
 
 CONFIGS = (
