@@ -369,7 +369,9 @@ def check_room(config: RunConfig, ready: Prepared, out: Path) -> None:
     # Last, best, and the one that is being written.
     checkpoints = 3 * (weights * (1 + moments) + masks)
     # Half precision and a byte a pixel; what compression saves is not counted on.
-    watched = sum(3 * item.record().truth.size for item in ready.watched) * config.training.epochs
+    sizes = [3 * item.record().truth.size for item in ready.watched]
+    joining = config.watch.followed * max(sizes, default=0) if config.data.grows else 0
+    watched = (sum(sizes) + joining) * config.training.epochs
     free = shutil.disk_usage(out).free
     need = checkpoints + watched + ready.modulation.disk_bytes
     if need > free:

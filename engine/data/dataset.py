@@ -48,8 +48,9 @@ class Samples:
 
     def __iter__(self) -> Iterator[Sample]:
         if self.page is not None:
-            for index in self.indices:
-                yield kept_sample(self.found.cases[index], self.channels, self.page.labels(index))
+            with self.page.masks() as labels:
+                for index in self.indices:
+                    yield kept_sample(self.found.cases[index], self.channels, labels(index))
             return
         loaded = load_cases(self.found, self.indices, self.classes, self.channels, may_be_empty=True)
         for index, arrays in zip(self.indices, loaded, strict=True):

@@ -103,10 +103,9 @@ class Live:
             if listing == self._listing:
                 return []
             found = find(dataset.data.model_copy(update={"root": str(root), "layout": dataset.found.layout}))
-        except FileNotFoundError:  # a file went while it was looked at
-            return []
-        except InputError as error:
-            # Files come one after the other, an image before its mask: only what stays so is told.
+        except (InputError, OSError) as error:
+            # Files come one after the other, an image before its mask, and go while they are looked at: only
+            # what stays so is told.
             message, before = str(error), self._tried
             self._tried = message
             return [f"new images cannot be taken up: {message}"] if message == before else []
@@ -233,11 +232,11 @@ def key_of(case: Case, root: Path) -> Key:
 
 
 def stamp_of(case: Case) -> Stamp:
-    """Version of all files of a case, image and masks; empty if one of them is gone."""
+    """Version of all files of a case, image and masks; empty if one of them is gone, or not to be reached."""
     sources = (*case.images, *case.masks, *([case.valid] if case.valid is not None else []))
     try:
         return tuple(_stamp(source.path) for source in sources)
-    except FileNotFoundError:
+    except OSError:
         return ()
 
 

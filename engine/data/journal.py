@@ -6,7 +6,9 @@ run can be repeated, and resumed, whatever has become of the files since. Import
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,12 +87,26 @@ class Page:
         Raises:
             InputError: the file is damaged.
         """
-        try:
-            with np.load(self.path, allow_pickle=False) as arrays:
-                found: NDArray[np.uint8] = arrays[str(number)]
-        except (OSError, ValueError, KeyError, BadZipFile) as error:
-            raise _damaged(self.path, error) from None
-        return found
+        with self.masks() as labels:
+            return labels(number)
+
+    @contextmanager
+    def masks(self) -> Iterator[Callable[[int], NDArray[np.uint8]]]:
+        """A function like :meth:`labels`, for many: the file is opened once."""
+        with ExitStack() as stack:
+            try:
+                arrays = stack.enter_context(np.load(self.path, allow_pickle=False))
+            except (OSError, ValueError, BadZipFile) as error:
+                raise _damaged(self.path, error) from None
+
+            def labels(number: int) -> NDArray[np.uint8]:
+                try:
+                    found: NDArray[np.uint8] = arrays[str(number)]
+                except (OSError, ValueError, KeyError, BadZipFile, zlib.error) as error:
+                    raise _damaged(self.path, error) from None
+                return found
+
+            yield labels
 
 
 def path_of(folder: Path, epoch: int) -> Path:
@@ -144,7 +160,7 @@ def read_page(path: Path, root: Path) -> Page:
         return Page(path, int(about["epoch"]), entries, about)
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, BadZipFile, zlib.error) as error:
         raise _damaged(path, error) from None
 
 

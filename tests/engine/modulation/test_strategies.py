@@ -376,3 +376,62 @@ def test_every_member_of_the_registry_trains_on_the_truth_in_its_first_epoch(par
     assert trend.added == (0, 0)
     assert not trend.updated
     assert part().name == part.model_fields["name"].default
+
+
+# Images whose truth changes, and images that join
+
+
+@pytest.mark.parametrize("crops", [False, True])
+@pytest.mark.parametrize("part", [SMMv1(), SMMv2()])
+def test_a_new_truth_starts_without_misses_and_others_keep_theirs(part: Any, crops: bool) -> None:
+    shapes = torch.tensor([(8, 16), (12, 24), (6, 8)])
+    rng = torch.Generator().manual_seed(3)
+    strategy = part.bind()(epochs=20, shapes=shapes, classes=2, device=torch.device("cpu"), revisits=crops)
+    truth = [torch.rand((1, 2, *shape), generator=rng) < 0.3 for shape in [*shapes.tolist(), (10, 16)]]
+
+    def window(image: int) -> Window:
+        return Window(torch.tensor([image]), torch.tensor([[0, 0]]), tuple(truth[image].shape[2:]))
+
+    def seen(images: int) -> list[torch.Tensor | None]:
+        return [strategy.target(window(image), truth[image], None) for image in range(images)]
+
+    recalls = [0.3, 0.9, 0.9, 0.95, 0.2, 0.1]  # rising, so that γ > 0, then falling
+    for epoch, recall in enumerate(recalls, 1):
+        strategy.begin(epoch)
+        for image in range(3):
+            prediction = torch.rand(truth[image].shape, generator=rng) < recall
+            strategy.count(prediction, truth[image], None)
+            strategy.record(window(image), truth[image] & ~prediction)
+        strategy.end()
+    strategy.begin(7)
+    before = seen(3)
+    assert all(mask is not None and (mask & ~own).any() for mask, own in zip(before, truth, strict=False))
+    history = strategy.state()["recalls"]
+    strategy.take_up(torch.cat([shapes, torch.tensor([(10, 16)])]), [1], True)
+    after = seen(4)
+    for image in (0, 2):
+        assert torch.equal(after[image], before[image])
+    for image in (1, 3):
+        assert torch.equal(after[image], truth[image])
+    assert strategy.state()["recalls"] == history
+    again = part.bind()(
+        epochs=20, shapes=torch.cat([shapes, torch.tensor([(10, 16)])]), classes=2,
+        device=torch.device("cpu"), revisits=True,
+    )  # fmt: skip
+    again.restore(deepcopy(strategy.state()))
+    again.begin(7)
+    strategy = again
+    assert all(torch.equal(one, other) for one, other in zip(seen(4), after, strict=True))
+
+
+def test_with_crops_what_is_seen_in_an_epoch_stays_when_a_larger_image_joins() -> None:
+    # Where images came whole, misses could be replaced as they were read; with crops they cannot.
+    shapes = torch.tensor([(8, 16)])
+    strategy = SMMv1().bind()(epochs=10, shapes=shapes, classes=1, device=torch.device("cpu"))
+    truth = torch.ones((1, 1, 8, 16), dtype=torch.bool)
+    strategy.begin(4)
+    strategy.take_up(torch.tensor([(8, 16), (16, 32)]), [], True)
+    window = Window(torch.tensor([0]), torch.tensor([[0, 0]]), (8, 16))
+    empty = torch.zeros_like(truth)
+    strategy.record(window, truth)
+    assert torch.equal(strategy.target(window, empty, None), empty)
