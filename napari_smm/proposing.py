@@ -588,7 +588,7 @@ def image_source(
         InputError: it is not open, or planes of an image with several channels were asked for.
     """
     if not layers:
-        raise InputError(f"{entry.image} has no Image layer any more: go to another image and back.")
+        raise InputError(f"{entry.image} is not shown: wait until it is, or choose it again in the list.")
     source = plane_source(layers[0], plane, dims)
     if source.leading and len(layers) > 1:
         raise InputError(

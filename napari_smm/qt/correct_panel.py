@@ -203,6 +203,7 @@ class CorrectPanel(QWidget):
         self.annotator.opened.disconnect(self._on_opened)
         self.annotator.changed.disconnect(self._on_changed)
         self.annotator.saved.disconnect(self._on_saved)
+        self.viewer.layers.events.inserted.disconnect(self._on_inserted)
         for key in self._keys:
             self.viewer.bind_key(key, None)
         self._jobs.close()
@@ -302,6 +303,7 @@ class CorrectPanel(QWidget):
         self.annotator.opened.connect(self._on_opened)
         self.annotator.changed.connect(self._on_changed)
         self.annotator.saved.connect(self._on_saved)
+        self.viewer.layers.events.inserted.connect(self._on_inserted)
         taken = {str(key) for key in self.viewer.keymap}
         for key, by in KEYS.items():
             if key.replace("-", "+") not in taken:
@@ -385,6 +387,11 @@ class CorrectPanel(QWidget):
         if self.annotator.entry(image).status in ("done", "reviewed"):
             self._made.pop(image, None)
 
+    def _on_inserted(self, event: Any) -> None:
+        """Whether there are slices shows with the image's layers."""
+        if IMAGE_MARK in event.value.metadata:
+            self._show()
+
     def _on_saved(self, image: str) -> None:
         if image == self._image:
             self._show_candidates()
@@ -463,8 +470,9 @@ class CorrectPanel(QWidget):
     ) -> None:
         """Apply a proposal, but where someone has painted since it was asked for."""
         now = self.annotator.labels(image)
+        since = now != before
         if made.changed:
-            self._apply(np.where(now == before, made.labels, now))
+            self._apply(np.where(since, now, made.labels))
             self.annotator.propose(
                 image,
                 self.annotator.labels(image),
@@ -473,7 +481,7 @@ class CorrectPanel(QWidget):
                 epoch=made.whence.epoch,
                 threshold=made.whence.threshold,
             )
-            if made.mixed or (now != before).any():
+            if made.mixed or since.any():
                 self.annotator.touched(image)
         self._made.pop(image, None)
         self._made[image] = made
