@@ -14,16 +14,13 @@ from engine.config import RunConfig
 from engine.data.dataset import Dataset, kept_sample
 from engine.data.following import READ, Change, Live, Replay, key_of, with_cases
 from engine.data.images import Images
-from engine.data.journal import FOLDER, Entry, read_pages, write_page
+from engine.data.journal import FOLDER, Entry, read_pages, took_up, write_page
 from engine.data.layouts import Case
 from engine.data.store import MixedKindsError, Sample, Store, appended, fill, frame_of, replaced
 from engine.errors import InputError
 from engine.prepare import Prepared, maps_for, replay, window_in
 from engine.record import WatchedItem
 from engine.watch import watch_one
-
-NAMED = 5
-"""Images that are named where masks were taken up."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +43,8 @@ class TakenUp:
 
     @property
     def words(self) -> str:
-        """ "took up 2 masks (img_3, img_7)", or "" where there is nothing."""
-        names = [entry.case.name for entry in self.entries]
-        if not names:
-            return ""
-        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-        return f"took up {len(names)} mask{'s' * (len(names) > 1)} ({', '.join(names[:NAMED])}{more})"
+        """What was taken up, in words."""
+        return took_up([entry.case.name for entry in self.entries])
 
 
 def take_up(ready: Prepared, config: RunConfig, epoch: int) -> tuple[Prepared, TakenUp | None]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from engine.data.journal import took_up
 from napari_smm.watch import RunState
 
 WORDS = {
@@ -77,11 +78,14 @@ def display(state: RunState | None, busy: str = "", *, can_cancel: bool = False)
 
 
 def explanation(state: RunState) -> str:
-    """Why a run ended early, in a sentence; "" where there is nothing to explain."""
+    """Why a run ended early, or what it took up last as it goes, in a sentence; "" where there is nothing."""
     if state.status == "failed":
         return state.message or "The trainer ended without saying why; the log may tell."
     if state.status == "crashed":
         return "The trainer is gone without a word, as after a kill, a power cut or too little memory."
+    if state.alive and state.followed:
+        last = state.followed[-1]
+        return f"Epoch {last['epoch']} {took_up([image['name'] for image in last['images']])}."
     return ""
 
 

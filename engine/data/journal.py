@@ -27,6 +27,9 @@ FOLDER = "followed"
 FORMAT = 1
 ABOUT = "about.json"
 
+NAMED = 5
+"""Images that are named where several are told of."""
+
 Stamp = tuple[tuple[int, int], ...]
 """Size and time of change in ns of each file of an image, by which another version is noticed."""
 
@@ -107,6 +110,14 @@ class Page:
                 return found
 
             yield labels
+
+
+def took_up(names: Sequence[str]) -> str:
+    """In words: "took up 2 masks (img_3, img_7)"; "" where there is nothing."""
+    if not names:
+        return ""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"took up {len(names)} mask{'s' * (len(names) > 1)} ({', '.join(names[:NAMED])}{more})"
 
 
 def path_of(folder: Path, epoch: int) -> Path:

@@ -36,6 +36,7 @@ def watched_item(
         valid=given.get("valid", np.ones(size, np.bool_)),
         origin=given.get("origin", (0,) * len(size)),
         scale=given.get("scale", (1.0,) * len(size)),
+        first=given.get("first", 1),
     )
 
 
