@@ -307,7 +307,7 @@ class CorrectPanel(QWidget):
         taken = {str(key) for key in self.viewer.keymap}
         for key, by in KEYS.items():
             if key.replace("-", "+") not in taken:
-                self.viewer.bind_key(key, partial(_typed, self.step, by))
+                self.viewer.bind_key(key, _typed(self.step, by))
                 self._keys.append(key)
 
     # What is chosen
@@ -626,9 +626,14 @@ def _close_started(order: "Future[Prediction]") -> None:
         prediction.close()
 
 
-def _typed(step: Callable[[int], None], by: int, viewer: Any) -> None:
-    if not is_typing():
-        step(by)
+def _typed(step: Callable[[int], None], by: int) -> Callable[[Any], None]:
+    """For a key. No partial: napari asks each bound function for its name, at every key."""
+
+    def typed(viewer: Any) -> None:
+        if not is_typing():
+            step(by)
+
+    return typed
 
 
 def _without(action: Callable[[], None]) -> Callable[..., None]:
