@@ -151,7 +151,7 @@ class AnnotateDock(Dock):
         """Save all; where that fails, ask whether to close all the same."""
         self._layers.check()
         while not self.annotator.flush():
-            answer = _ask_unsaved(self.annotator.saving.fault, self)
+            answer = ask_unsaved(self.annotator.saving.fault, self)
             if answer != "again":
                 return answer == "close"
         return True
@@ -568,7 +568,7 @@ def _warn(sentence: str) -> None:
     show_warning(sentence)
 
 
-def _ask_unsaved(reason: str, parent: QWidget) -> str:
+def ask_unsaved(reason: str, parent: QWidget) -> str:
     """Ask what to do with what cannot be saved: "again", "close" or "stay"."""
     box = QMessageBox(parent)
     box.setIcon(QMessageBox.Icon.Warning)
