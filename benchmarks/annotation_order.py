@@ -451,6 +451,11 @@ def comparison(result: Result, order: str) -> str:
     )
 
 
+def called(order: str) -> str:
+    """An order in the figure's legend."""
+    return f"suggested ({order})" if order == DEFAULT else order
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A markdown table."""
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
@@ -480,7 +485,7 @@ def draw(result: Result, path: Path) -> None:
         axes.set_xlabel("annotated images", fontsize=8)
         axes.xaxis.set_major_locator(FixedLocator(list(result.numbers)))
     handles = [
-        Line2D([], [], label=order, marker="o", markersize=3, **stroke(place))
+        Line2D([], [], label=called(order), marker="o", markersize=3, **stroke(place))
         for place, order in enumerate(result.orders)
     ]
     legend_below(figure, handles)

@@ -11,7 +11,7 @@ Of several --order NAME the first one is written; the table shows the others' ra
 """
 
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,9 +24,10 @@ from tqdm import tqdm
 from engine import decision, fingerprint, suggestions_file, tables, thresholds_file
 from engine.command import Parser, existing, run
 from engine.data import annotated
-from engine.data.decode import probe, stem
+from engine.data.decode import stem
 from engine.data.layouts import list_images
-from engine.data.read import read_image
+from engine.data.read import read_spaced
+from engine.data.rows import rows_of
 from engine.decision import Decision
 from engine.errors import InputError
 from engine.inputs import Input, Wanted, check
@@ -65,10 +66,37 @@ class Folder:
         files = image.split(annotated.SEPARATOR)
         return Input(stem(files[0]), tuple(self.root / file for file in files))
 
-    def unpainted(self, image: str) -> NDArray[np.bool_] | None:
-        """Where nothing is labelled yet, bool (*S); None if nobody has begun."""
+    def unpainted(self, image: str, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
+        """Where nothing is labelled yet, bool (*S); None if nobody has begun.
+
+        Raises:
+            InputError: the mask cannot be read, or has not the image's shape S.
+        """
         path = self.masks.get(image)
-        return None if path is None else annotated.read_mask(path) == annotated.UNLABELLED
+        if path is None:
+            return None
+        mask = annotated.read_mask(path)
+        if mask.shape != shape:
+            raise InputError(
+                f"the mask {path} has {tables.extent(mask.shape)} and its image {tables.extent(shape)}: "
+                "equal sizes are needed."
+            )
+        return np.asarray(mask == annotated.UNLABELLED)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An image that the run can take.
+
+    Attributes:
+        pixels: (*S, channels), as read.
+        spacing: mm along each axis of S, or None.
+        unpainted: bool (*S), where nothing is labelled yet; None if nobody has begun.
+    """
+
+    pixels: NDArray[Any]
+    spacing: tuple[float, ...] | None
+    unpainted: NDArray[np.bool_] | None
 
 
 @dataclass(frozen=True)
@@ -206,43 +234,43 @@ def view(trained: Trained, folder: Folder, orders: Sequence[Order], decided: Dec
     looks = any(order.looks for order in orders)
     noun = "image" if trained.dims == 2 else "volume"
     seen: list[str] = []
-    for name in tqdm(folder.open, unit=noun, desc="suggest"):
-        image = _read(trained, folder, name, viewed.left_out)
-        if image is None:
-            continue
-        pixels, spacing = image
-        if folder.trained_on and trained_on(trained, pixels):
+    bar = tqdm(folder.open, unit=noun, desc="suggest")
+    for name, image in opened(trained, folder, bar, viewed.left_out):
+        if folder.trained_on and trained_on(trained, image.pixels):
             seen.append(name)
             if looks:
-                viewed.known.append(look(trained, pixels, spacing))
+                viewed.known.append(look(trained, image))
             continue
-        made = predicted(trained, name, pixels, spacing, decided)
+        made = predicted(trained, name, image, decided)
         viewed.names.append(name)
         for order, kept in zip(orders, viewed.candidates, strict=True):
-            kept.append(candidate(order, made, unpainted=folder.unpainted(name)))
+            kept.append(candidate(order, made, unpainted=image.unpainted))
         if looks:
-            viewed.looks.append(look(trained, pixels, spacing))
+            viewed.looks.append(look(trained, image))
     if not viewed.names:
         raise nothing(folder, seen, viewed.left_out, trained)
-    for name in folder.known if looks else ():
-        image = _read(trained, folder, name, {})
-        if image is not None:
-            viewed.known.append(look(trained, *image))
+    if looks:
+        viewed.known.extend(look(trained, image) for _, image in opened(trained, folder, folder.known, {}))
     return viewed
 
 
-def _read(
-    trained: Trained, folder: Folder, name: str, left_out: dict[str, str]
-) -> tuple[NDArray[Any], tuple[float, ...] | None] | None:
-    """An image (*S, channels) and its spacing; None, with the reason in `left_out`, if it cannot be used."""
-    given, data = folder.input(name), trained.config.data
-    try:
-        check(given, Wanted(trained.root, trained.channels, trained.dims, data.axes))
-        case = given.case(data.axes)
-        return read_image(case, trained.channels), probe(case.images[0]).spacing
-    except (InputError, OSError) as error:
-        left_out[name] = str(error)
-        return None
+def opened(
+    trained: Trained, folder: Folder, names: Iterable[str], left_out: dict[str, str]
+) -> Iterator[tuple[str, Opened]]:
+    """Images that the run can take, one by one; why others cannot be used is put into `left_out`."""
+    data = trained.config.data
+    for name in names:
+        given = folder.input(name)
+        try:
+            check(given, Wanted(trained.root, trained.channels, trained.dims, data.axes))
+            case = given.case(data.axes)
+            pixels, spacing = read_spaced(case, trained.channels)
+            trained.frame(rows_of(pixels, spacing=spacing))  # refuses what has no spacing where one is needed
+            image = Opened(pixels, spacing, folder.unpainted(name, pixels.shape[:-1]))
+        except (InputError, OSError) as error:
+            left_out[name] = str(error)
+        else:
+            yield name, image
 
 
 def trained_on(trained: Trained, pixels: NDArray[Any]) -> bool:
@@ -251,15 +279,13 @@ def trained_on(trained: Trained, pixels: NDArray[Any]) -> bool:
     return any(trained.seen_in(digest) is not None for digest in known)
 
 
-def predicted(
-    trained: Trained, name: str, pixels: NDArray[Any], spacing: tuple[float, ...] | None, decided: Decision
-) -> Seen:
+def predicted(trained: Trained, name: str, image: Opened, decided: Decision) -> Seen:
     """An image as the run sees it, at its own size.
 
     Raises:
         InputError: the network gives NaN.
     """
-    p = trained.probability(pixels, spacing=spacing)
+    p = trained.probability(image.pixels, spacing=image.spacing)
     if np.isnan(p).any():
         raise InputError(
             f"the network of {trained.root} ({trained.file}, epoch {trained.epoch}) gives NaN for {name}, so "
@@ -270,9 +296,9 @@ def predicted(
     return Seen(name, p, trained.masks(p, given), each, trained.classes)
 
 
-def look(trained: Trained, pixels: NDArray[Any], spacing: tuple[float, ...] | None) -> NDArray[np.float64]:
+def look(trained: Trained, image: Opened) -> NDArray[np.float64]:
     """How an image looks to the network."""
-    return appearance(trained.as_seen(pixels, spacing)[0].movedim(0, -1).numpy())
+    return appearance(trained.as_seen(image.pixels, image.spacing)[0].movedim(0, -1).numpy())
 
 
 def nothing(folder: Folder, seen: Sequence[str], left_out: dict[str, str], trained: Trained) -> InputError:

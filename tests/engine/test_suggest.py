@@ -133,6 +133,12 @@ def test_what_cannot_be_read_is_named_and_left_out(
     found = suggested(finished, plain)
     assert {each.image for each in found.images} == {"v00.png", "v01.png", "v02.png", "v04.png", "v05.png"}
     assert "left out: v03.png:" in capsys.readouterr().out
+    annotated.write_classes(plain, [AnnotationClass("vessel", 1, "#e69f00")])
+    paint(plain, "v05.png", "started")
+    Image.fromarray(np.zeros((5, 5), np.uint8)).save(plain / "annotation" / "masks" / "v05.png")
+    found = suggested(finished, plain)
+    assert {each.image for each in found.images} == {"v00.png", "v01.png", "v02.png", "v04.png"}
+    assert "5 × 5 px and its image 40 × 48 px" in capsys.readouterr().out
 
 
 def test_an_image_of_other_channels_is_refused_in_one_sentence(
