@@ -1,4 +1,8 @@
-"""Images of any size for networks that halve them: padded before, cropped after."""
+"""Images of any size for networks that halve them: padded before, cropped after.
+
+Each network says by its ``multiple`` to what it pads; 0 there leaves padding to the caller, as a graph that
+is exported does.
+"""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,8 +17,10 @@ def pad(image: Tensor, multiple: int) -> Tensor:
 
     Args:
         image: (B, channels, *S), any real dtype, 2D or 3D.
-        multiple: by which the network's coarsest map is smaller.
+        multiple: by which the network's coarsest map is smaller; 0 for an image that is padded already.
     """
+    if not multiple:
+        return image
     sizes = image.shape[2:]
     missing = [max(2 * multiple, -(-size // multiple) * multiple) - size for size in sizes]
     if not any(missing):

@@ -40,10 +40,11 @@ class SegNet(nn.Module):
         mirrored = [*stages[:0:-1], stages[0][1:]]
         self.up = nn.ModuleList(convolutions(channels[::-1]) for channels in mirrored)
         self.head = nn.Conv2d(base_width, out_channels, 3, padding=1)
+        self.multiple = 2 ** len(WIDTHS)
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits (B, out_channels, H, W) of an image (B, in_channels, H, W) of any size."""
-        x = pad(image, 2 ** len(self.down))
+        x = pad(image, self.multiple)
         places = []
         for down in self.down:
             x, place = pool(down(x))

@@ -49,6 +49,7 @@ class SemanticFPN(nn.Module):
     ) -> None:
         super().__init__()
         width = pyramid_width
+        self.multiple = 32
         self.trunk = ResNet50(in_channels, base_width)
         self.lateral = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in self.trunk.outputs)
         self.smooth = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in self.lateral)
@@ -68,7 +69,7 @@ class SemanticFPN(nn.Module):
         """Logits (B, out_channels, H, W) of an image (B, in_channels, H, W) of any size."""
         x: Tensor | None = None
         levels = []
-        maps = self.trunk(pad(image, 32))
+        maps = self.trunk(pad(image, self.multiple))
         for c, lateral, smooth in zip(maps[::-1], reversed(self.lateral), reversed(self.smooth), strict=True):
             x = lateral(c) if x is None else lateral(c) + F.interpolate(x, scale_factor=2.0)
             levels.append(smooth(x))

@@ -54,6 +54,7 @@ class UNet(nn.Module):
             return double_conv(inputs, outputs, norm, dropout, spatial_dims)
 
         self.depth = depth
+        self.multiple = 2**depth
         self.stem = double(in_channels, base_width)
         self.down = nn.ModuleList(nn.Sequential(pool(2), double(wide, deep)) for wide, deep in pairs)
         self.up = nn.ModuleList(up(deep, wide, 2, stride=2) for wide, deep in reversed(pairs))
@@ -64,7 +65,7 @@ class UNet(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits (B, out_channels, *S) of an image (B, in_channels, *S) of any size."""
-        x = self.stem(pad(image, 2**self.depth))
+        x = self.stem(pad(image, self.multiple))
         skips = []
         for down in self.down:
             skips.append(x)
