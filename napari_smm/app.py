@@ -51,7 +51,9 @@ def parser() -> argparse.ArgumentParser:
         epilog="Runs go on when the window is closed, if so wished, and are found again by the dock Runs. "
         "Training without a window: python -m engine.train --help",
     )
-    made.add_argument("paths", nargs="*", type=Path, metavar="PATH", help="run directory or image to open")
+    made.add_argument(
+        "paths", nargs="*", type=Path, metavar="PATH", help="run directory, image or annotated folder"
+    )
     made.add_argument("--version", action="version", version=f"{PLUGIN} {engine.__version__}")
     return made
 
@@ -101,14 +103,27 @@ def open_docks(viewer: Any) -> None:
 
 
 def open_paths(viewer: Any, paths: Sequence[Path]) -> None:
-    """Watch run directories and open images; what cannot be opened is said in the window."""
+    """Watch runs, open images, go on annotating folders; what cannot be opened is said in the window."""
     from napari.utils.notifications import notification_manager
 
     for path in paths:
         try:
-            viewer.open(path, plugin=reader_for(path))
+            if is_annotated_folder(path):
+                from napari_smm.qt.dock import bring_dock
+
+                bring_dock(viewer, "Annotate").open_folder(path)
+            else:
+                viewer.open(path, plugin=reader_for(path))
         except Exception as error:  # anything that a reader of napari may raise
             notification_manager.receive_error(type(error), error, error.__traceback__)
+
+
+def is_annotated_folder(path: Path) -> bool:
+    """Whether a path is a folder of images that someone has begun to annotate."""
+    # What decodes images takes a while to load.
+    from engine.data.annotated import is_annotated
+
+    return path.is_dir() and is_annotated(path)
 
 
 def reader_for(path: Path) -> str | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-from napari_smm.qt.keys import Key, is_typing, readable
+from napari_smm.qt.keys import Key, is_typing
 
 MOST_DIGITS = 9
 """Classes that have a key."""
@@ -59,6 +59,11 @@ def _handler(entry: Key, dock: Any) -> Callable[[Any], None]:
             act()
 
     return handler
+
+
+def readable(key: str) -> str:
+    """A key as people write it."""
+    return key.replace("-", "+") if len(key) > 1 else key
 
 
 def hint(words: str, entry: Key) -> str:

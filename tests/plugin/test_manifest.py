@@ -82,6 +82,7 @@ def test_docks_opened_from_a_menu_and_by_name_are_the_same(manifest: PluginManif
     assert manifest.display_name == manifest.name
     assert [widget.display_name for widget in manifest.contributions.widgets] == [
         "Train",
+        "Annotate",
         "Threshold",
         "Runs",
     ]

@@ -23,7 +23,7 @@ from volumes import SPACING, affine
 
 from engine.data import annotated
 from engine.data.annotated import UNLABELLED
-from napari_smm.qt import annotate_dock
+from napari_smm.qt import annotate_dock, annotate_keys
 from napari_smm.qt.annotate_dock import AnnotateDock
 from napari_smm.qt.train_dock import TrainDock
 
@@ -239,7 +239,7 @@ def test_napari_s_tools_take_unlabelled_for_empty(
     for point in ((5, 5), (5, 30), (30, 30)):
         stroke(viewer, layer, point)
     double_click(viewer, layer, (30, 5))
-    assert layer.data[15, 15] == 1
+    assert layer.data[10, 22] == 1
     assert layer.data[35, 50] == UNLABELLED
     layer.undo()
     assert (layer.data == UNLABELLED).all()
@@ -248,7 +248,7 @@ def test_napari_s_tools_take_unlabelled_for_empty(
     layer.contour = 2
     seen = layer._raw_to_displayed(layer._slice.image.raw)
     assert set(np.unique(seen[:4])) == {UNLABELLED}
-    assert int(seen[15, 15]) == UNLABELLED
+    assert int(seen[10, 22]) == UNLABELLED
     assert (seen == 1).any()
     layer.contour = 0
     # Values that no class has cannot be painted with, by whatever way.
@@ -543,6 +543,10 @@ def test_who_kills_napari_in_the_middle_of_a_stroke_finds_the_work_saved(
     stroke(viewer, layer, (20, 20))
     saved(qtbot, dock)
     np.testing.assert_array_equal(on_disk(folder, "a.png"), layer.data)
+
+
+def test_the_docs_have_the_keys() -> None:
+    assert annotate_keys.markdown() in (ROOT / "docs/keys.md").read_text("utf-8")
 
 
 def test_the_question_is_what_is_answered(qtbot: QtBot, dock: AnnotateDock) -> None:

@@ -14,6 +14,7 @@ from napari._app_model import get_app_model
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import Qt
 
+from engine.data.annotated import AnnotationClass, write_classes
 from napari_smm import app
 
 
@@ -32,7 +33,7 @@ def docks(viewer: Any) -> dict[str, Any]:
 @pytest.mark.both_bindings
 def test_the_docks_stand_at_the_right_one_behind_the_other(viewer: Any, qtbot: QtBot) -> None:
     opened = docks(viewer)
-    assert list(opened) == ["Train (napari-smm)", "Threshold (napari-smm)", "Runs (napari-smm)"]
+    assert list(opened) == [f"{name} (napari-smm)" for name in ("Train", "Annotate", "Threshold", "Runs")]
     window = viewer.window._qt_window
     for dock in opened.values():
         assert window.dockWidgetArea(dock) == Qt.DockWidgetArea.RightDockWidgetArea
@@ -48,15 +49,19 @@ def test_the_menu_shows_and_hides_the_same_docks(viewer: Any) -> None:
     assert first.isHidden()
     get_app_model().commands.execute_command("napari-smm.train").result()
     assert not first.isHidden()
-    assert len(docks(viewer)) == 3
+    assert len(docks(viewer)) == 4
 
 
 def test_runs_are_watched_and_images_opened(
     viewer: Any, qtbot: QtBot, demo_run: Path, tmp_path: Path
 ) -> None:
     tifffile.imwrite(tmp_path / "cells.tif", np.arange(64, dtype=np.uint8).reshape(8, 8))
-    app.open_paths(viewer, [tmp_path / "cells.tif", demo_run])
+    (tmp_path / "mine").mkdir()
+    tifffile.imwrite(tmp_path / "mine" / "nuclei.tif", np.zeros((8, 8), np.uint8))
+    write_classes(tmp_path / "mine", [AnnotationClass("nucleus", 1, "#e69f00")])
+    app.open_paths(viewer, [tmp_path / "cells.tif", demo_run, tmp_path / "mine"])
     assert "cells" in viewer.layers
+    qtbot.waitUntil(lambda: "annotation · nuclei" in viewer.layers, timeout=20_000)
     qtbot.waitUntil(
         lambda: any(layer.name.startswith("modulated mask") for layer in viewer.layers), timeout=20_000
     )
@@ -79,6 +84,7 @@ import sys
 import napari
 from napari.qt import get_qapp
 from qtpy.QtCore import QTimer
+from engine.data.annotated import AnnotationClass, write_classes
 from napari_smm import app
 
 def look():
