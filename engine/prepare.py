@@ -135,8 +135,14 @@ def follow(config: RunConfig, dataset: Dataset) -> Following | None:
     """Where masks come from that are taken up while training goes on: the folder, or another run's journal.
 
     Raises:
-        InputError: a journal that cannot be read.
+        InputError: a journal that cannot be read, or images that are not to be held in memory.
     """
+    if config.data.grows and config.data.cache in ("none", "disk"):
+        name = "follow" if config.data.follow else "replay"
+        raise InputError(
+            f"data.{name} needs the images in memory, and data.cache is {config.data.cache}: auto, memory or "
+            "device would work."
+        )
     if config.data.replay is not None:
         return replay(Path(config.data.replay), dataset)
     return Live.of(dataset) if config.data.follow else None

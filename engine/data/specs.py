@@ -143,16 +143,6 @@ class Data(Spec):
     def _none_if_empty(cls, value: str | None) -> str | None:
         return value or None
 
-    @model_validator(mode="after")
-    def _in_memory(self) -> "Data":
-        if self.grows and self.cache in ("none", "disk"):
-            name = "follow" if self.follow else "replay"
-            raise ValueError(
-                f"{name} needs the images in memory, and cache is {self.cache}: cache auto, memory or device "
-                "would work"
-            )
-        return self
-
     @field_validator("patch")
     @classmethod
     def _bytes(cls, value: tuple[int, ...] | None) -> tuple[int, ...] | None:

@@ -311,8 +311,14 @@ def test_an_image_that_changes_under_training_keeps_its_mask(root: Path) -> None
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--data.follow", "--data.cache=none"], "follow needs the images in memory, and cache is none"),
-        (["--data.follow", "--data.cache=disk"], "follow needs the images in memory, and cache is disk"),
+        (
+            ["--data.follow", "--data.cache=none"],
+            r"data\.follow needs the images in memory, and data\.cache is none",
+        ),
+        (
+            ["--data.follow", "--data.cache=disk"],
+            r"data\.follow needs the images in memory, and data\.cache is disk",
+        ),
         (["--data.replay=."], "is no run that took masks up as it went"),
     ],
 )

@@ -1,13 +1,14 @@
 """Layers of a run in a real viewer."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from pytestqt.qtbot import QtBot
-from runs import MadeRun, watched_item
+from runs import MadeRun, probabilities, watched_item
 
 from napari_smm.annotation import Pair, write_dataset
 from napari_smm.layers import THRESHOLDED, contrast_band, mark
@@ -106,6 +107,39 @@ def test_another_image_and_class_are_shown_by_the_same_layers(
     p = run.probability[1][1, 1].astype(np.float32)
     np.testing.assert_array_equal(layer.data[1] < 0.5, truth & (p < 0.5))
     np.testing.assert_array_equal(bench.sync.layer("image").data, run.items[1].image[..., 0])
+
+
+def test_a_corrected_mask_and_an_image_that_joins_are_shown_an_epoch_later(
+    qtbot: QtBot, bench: Workbench, viewer: Any, run: MadeRun
+) -> None:
+    bench.session.watch(run.root)
+    shown(qtbot, bench, 2)
+    layers, before = list(viewer.layers), run.items[0].truth
+    truth = np.roll(before, 5, axis=2)
+    run.writer.write_truth(0, 3, replace(run.items[0], truth=truth))
+    new = watched_item("new", classes=2, size=(10, 12), first=3)
+    run.writer.watch([new], run.epochs)
+    run.items = (*run.items, new)
+    run.probability.append(probabilities(run.epochs, 2, (10, 12), 9))
+    run.modulated.append(np.repeat(new.truth[None], run.epochs, axis=0))
+    run.writer.event("followed", epoch=3, images=[{"name": "a"}, {"name": "new"}])
+    run.epoch(3)
+    shown(qtbot, bench, 3)
+    np.testing.assert_array_equal(bench.sync.layer("truth").data, truth[0])
+    missed = np.asarray(bench.sync.layer("false negatives").data) < 0.5
+    for epoch, right in ((2, before), (3, truth)):
+        p = run.probability[0][epoch - 1, 0].astype(np.float32)
+        np.testing.assert_array_equal(missed[epoch - 1], right[0] & (p < 0.5))
+    assert list(viewer.layers) == layers
+    viewer.dims.set_point(0, 2)
+    qtbot.waitUntil(
+        lambda: np.array_equal(bench.sync.layer("truth").data, before[0]) and not bench.sync.busy,
+        timeout=PATIENCE,
+    )
+    bench.session.set_view(item=2)
+    layer = bench.sync.layer("prediction")
+    qtbot.waitUntil(lambda: layer.data.shape == (3, 10, 12) and not bench.sync.busy, timeout=PATIENCE)
+    assert not (np.asarray(layer.data[:2]) >= 0).any()
 
 
 def test_the_threshold_moves_contrast_limits_and_no_data(
