@@ -13,10 +13,11 @@ from engine import fingerprint
 from engine.config import RunConfig
 from engine.data.dataset import Dataset, kept_sample
 from engine.data.following import READ, Change, Live, Replay, key_of, with_cases
+from engine.data.growing import appended, replaced
 from engine.data.images import Images
 from engine.data.journal import FOLDER, Entry, read_pages, took_up, write_page
 from engine.data.layouts import Case
-from engine.data.store import MixedKindsError, Sample, Store, appended, fill, frame_of, replaced
+from engine.data.store import MixedKindsError, Sample, Store, fill, frame_of
 from engine.errors import InputError
 from engine.prepare import Prepared, maps_for, replay, window_in
 from engine.record import WatchedItem

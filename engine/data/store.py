@@ -8,7 +8,7 @@ is what a window shows beyond a frame.
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -381,9 +381,9 @@ def fill(
 def _fill(
     samples: Iterable[Sample], classes: int, data: Data, pixels: _Pixels, maps: Maps, keep_bytes: bool
 ) -> Store:
-    made: list[_Frame] = []
+    made: list[Frame] = []
     for sample in samples:
-        frame, image = _framed(sample, classes, data, maps, keep_bytes)
+        frame, image = in_frame(sample, classes, data, maps, keep_bytes)
         if keep_bytes and made and image.dtype != np.uint8:
             raise MixedKindsError
         keep_bytes &= image.dtype == np.uint8
@@ -391,7 +391,7 @@ def _fill(
         made.append(frame)
     frames = torch.tensor([frame.shape for frame in made], dtype=torch.int64)
     areas = frames.prod(dim=1)
-    masks = _Masks.joined([frame.masks for frame in made])
+    masks = FrameMasks.joined([frame.masks for frame in made])
     return Store(
         names=tuple(frame.name for frame in made),
         pixels=pixels.finish(made[0].scale.shape[0], keep_bytes=keep_bytes),
@@ -403,7 +403,7 @@ def _fill(
         extents=torch.tensor([frame.extent for frame in made], dtype=torch.int64),
         offsets=areas.cumsum(0) - areas,
         truth=PackedMasks(frames, classes, "cpu", masks.truth),
-        valid=_unless_everywhere(PackedMasks(frames, 1, "cpu", masks.valid)),
+        valid=unless_everywhere(PackedMasks(frames, 1, "cpu", masks.valid)),
         mapped=pixels.mapped,
         tube=None if masks.tube is None else PackedMasks(frames, classes, "cpu", masks.tube),
         distance=masks.distance,
@@ -412,7 +412,7 @@ def _fill(
 
 
 @dataclass(frozen=True)
-class _Masks:
+class FrameMasks:
     """Masks and maps of one image in its frame, or of several one behind the other.
 
     Attributes:
@@ -428,7 +428,7 @@ class _Masks:
     distance: Tensor | None
 
     @classmethod
-    def of(cls, sample: Sample, extent: tuple[int, ...], classes: int, maps: Maps) -> "_Masks":
+    def of(cls, sample: Sample, extent: tuple[int, ...], classes: int, maps: Maps) -> "FrameMasks":
         """Those of a sample whose image is `extent` in its frame."""
         labels, valid = framed(sample, extent)
         shape, box = frame_shape(extent), tuple(slice(length) for length in extent)
@@ -455,7 +455,7 @@ class _Masks:
         )
 
     @classmethod
-    def joined(cls, parts: Sequence["_Masks"]) -> "_Masks":
+    def joined(cls, parts: Sequence["FrameMasks"]) -> "FrameMasks":
         """Those of several images."""
         tubes = [part.tube for part in parts if part.tube is not None]
         distances = [part.distance for part in parts if part.distance is not None]
@@ -468,7 +468,7 @@ class _Masks:
 
 
 @dataclass(frozen=True)
-class _Frame:
+class Frame:
     """What a store keeps of one image beside its pixels; scale, shift and zero are float32 (channels,)."""
 
     name: str
@@ -478,12 +478,12 @@ class _Frame:
     zero: Tensor
     shape: tuple[int, ...]
     extent: tuple[int, ...]
-    masks: _Masks
+    masks: FrameMasks
 
 
-def _framed(
+def in_frame(
     sample: Sample, classes: int, data: Data, maps: Maps, keep_bytes: bool
-) -> tuple[_Frame, NDArray[Any]]:
+) -> tuple[Frame, NDArray[Any]]:
     """What is kept of a sample, and its pixels in their frame, (*S, channels): uint8 if it may stay so, else
     float16, normalised."""
     image, scale, shift = seen(sample.image, sample.spacing, data)
@@ -494,7 +494,7 @@ def _framed(
         scale, shift = np.ones_like(scale), np.zeros_like(shift)
     extent = image.shape[:-1]
     shape = frame_shape(extent)
-    frame = _Frame(
+    frame = Frame(
         name=sample.name,
         digest=fingerprint.image(sample.image),
         scale=torch.from_numpy(scale),
@@ -502,104 +502,12 @@ def _framed(
         zero=torch.from_numpy(zero),
         shape=shape,
         extent=extent,
-        masks=_Masks.of(sample, extent, classes, maps),
+        masks=FrameMasks.of(sample, extent, classes, maps),
     )
     return frame, _padded(image, shape)
 
 
-def replaced(store: Store, samples: Mapping[int, Sample], maps: Maps | None = None) -> Store:
-    """A store with other masks for some of its images: the very same as one filled anew with them.
-
-    Args:
-        store: decoded images.
-        samples: number of an image → its new masks, and its image as it was read.
-        maps: as it was filled with.
-    """
-    if not samples:
-        return store
-    classes = len(store.truth.bits)
-    made = {
-        number: _Masks.of(sample, tuple(store.extents[number].tolist()), classes, maps or Maps())
-        for number, sample in samples.items()
-    }
-    tubes = {number: masks.tube for number, masks in made.items() if masks.tube is not None}
-    distance = store.distance
-    if distance is not None:
-        distance = distance.clone()
-        for number, masks in made.items():
-            assert masks.distance is not None
-            first = int(store.offsets[number])
-            distance[first : first + len(masks.distance)] = masks.distance.to(distance.device)
-    return replace(
-        store,
-        truth=store.truth.put({number: masks.truth for number, masks in made.items()}),
-        valid=_unless_everywhere(_valid(store).put({number: masks.valid for number, masks in made.items()})),
-        tube=None if store.tube is None else store.tube.put(tubes),
-        distance=distance,
-    )
-
-
-def appended(store: Store, samples: Sequence[Sample], data: Data, maps: Maps | None = None) -> Store:
-    """A store with more images behind those that it has: the very same as one filled anew with all.
-
-    The pixels are copied, so for a moment they take their memory twice; none is decoded again.
-
-    Args:
-        store: decoded images, not mapped from a file.
-        samples: the new ones.
-        data, maps: as it was filled with.
-
-    Raises:
-        MixedKindsError: the store has images of uint8, and another kind is to join them.
-        InputError: an image that ``data`` does not allow.
-    """
-    if not samples:
-        return store
-    assert not store.mapped
-    classes, keep_bytes = len(store.truth.bits), store.pixels.dtype == torch.uint8
-    pairs = [_framed(sample, classes, data, maps or Maps(), keep_bytes) for sample in samples]
-    made = [frame for frame, _ in pairs]
-    if keep_bytes and any(image.dtype != np.uint8 for _, image in pairs):
-        raise MixedKindsError
-    masks = _Masks.joined([frame.masks for frame in made])
-    more = torch.tensor([frame.shape for frame in made], dtype=torch.int64)
-    shapes = torch.cat([store.shapes, more.to(store.device)])
-    areas = shapes.prod(dim=1)
-
-    def behind(kept: Tensor, new: Sequence[Tensor]) -> Tensor:
-        return torch.cat([kept, *(part.to(kept.device) for part in new)])
-
-    distance = store.distance
-    return replace(
-        store,
-        names=(*store.names, *(frame.name for frame in made)),
-        pixels=behind(
-            store.pixels, [torch.from_numpy(image.reshape(-1, image.shape[-1])) for _, image in pairs]
-        ),
-        scale=behind(store.scale, [frame.scale[None] for frame in made]),
-        shift=behind(store.shift, [frame.shift[None] for frame in made]),
-        zero=behind(store.zero, [frame.zero[None] for frame in made]),
-        shapes=shapes,
-        extents=torch.cat([store.extents, torch.tensor([frame.extent for frame in made])]),
-        offsets=areas.cumsum(0) - areas,
-        truth=store.truth.more(more, masks.truth),
-        valid=_unless_everywhere(_valid(store).more(more, masks.valid)),
-        tube=None if store.tube is None else store.tube.more(more, masks.tube),
-        distance=None if distance is None or masks.distance is None else behind(distance, [masks.distance]),
-        digests=(*store.digests, *(frame.digest for frame in made)),
-    )
-
-
-def _valid(store: Store) -> PackedMasks:
-    """Valid pixels of a store, also where all are."""
-    if store.valid is not None:
-        return store.valid
-    every = PackedMasks(store.shapes, 1, store.device)
-    every.bits.fill_(255)
-    return every
-
-
-def _unless_everywhere(valid: PackedMasks) -> PackedMasks | None:
+def unless_everywhere(valid: PackedMasks) -> PackedMasks | None:
     """None where every pixel of every frame is valid."""
     return None if bool((valid.bits == 255).all()) else valid
 

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.bits import PackedMasks
+from engine.data.growing import appended, replaced
 from engine.data.specs import Data
-from engine.data.store import Maps, MixedKindsError, Sample, Store, appended, fill, replaced
+from engine.data.store import Maps, MixedKindsError, Sample, Store, fill
 from engine.losses.boundary import signed_distance
 from engine.losses.topology import tubed_skeleton
 
