@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-SHARE = 0.2
+SHARE = 0.12
 """Of the canvas's shorter side a place shall take up at least so much."""
-CLOSEST = 48
+CLOSEST = 100
 """Pixels of the image that stay in view along the canvas's shorter side, however small a place is."""
 
 

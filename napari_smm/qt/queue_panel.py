@@ -10,7 +10,6 @@ from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QGridLayout,
-    QHBoxLayout,
     QHeaderView,
     QLabel,
     QProgressBar,
@@ -51,6 +50,7 @@ SHARE = Qt.ItemDataRole.UserRole
 IMAGE = Qt.ItemDataRole.UserRole + 1
 PLACE = Qt.ItemDataRole.UserRole + 2
 NO_RUNS = "no run with a checkpoint yet"
+DONE = "✔ Ranked"
 
 
 class ScoreBar(QStyledItemDelegate):
@@ -67,6 +67,16 @@ class ScoreBar(QStyledItemDelegate):
                 QRect(room.left(), room.top(), round(room.width() * share), room.height()), colour
             )
         super().paint(painter, option, index)
+
+
+class NameCell(QStyledItemDelegate):
+    """Cuts a name in its middle where it is too long: names often differ in their ends."""
+
+    def initStyleOption(self, option: QStyleOptionViewItem | None, index: QModelIndex) -> None:  # noqa: N802
+        """As usual, but for the cut."""
+        super().initStyleOption(option, index)
+        if option is not None:
+            option.textElideMode = Qt.TextElideMode.ElideMiddle
 
 
 class QueuePanel(QWidget):
@@ -231,15 +241,16 @@ class QueuePanel(QWidget):
         tree = QTreeWidget(self)
         tree.setObjectName("annotate-queue")
         tree.setHeaderLabels(["Image", "Score", "Why"])
+        tree.setItemDelegateForColumn(0, NameCell(tree))
         tree.setItemDelegateForColumn(SCORE, ScoreBar(tree))
         tree.setUniformRowHeights(True)
-        tree.setMinimumHeight(110)
+        tree.setMinimumHeight(76)
         tree.setIndentation(14)
-        tree.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+        tree.setTextElideMode(Qt.TextElideMode.ElideRight)
         header = tree.header()
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Interactive)
         header.setSectionResizeMode(SCORE, QHeaderView.ResizeMode.Fixed)
-        header.resizeSection(0, 120)
+        header.resizeSection(0, 150)
         header.resizeSection(SCORE, 56)
         header.setStretchLastSection(True)
         return tree
@@ -249,17 +260,15 @@ class QueuePanel(QWidget):
         form.setVerticalSpacing(4)
         form.setColumnStretch(1, 1)
         form.addWidget(QLabel("Run", self), 0, 0)
-        form.addWidget(self.run, 0, 1)
+        form.addWidget(self.run, 0, 1, 1, 2)
         form.addWidget(QLabel("Order", self), 1, 0)
         form.addWidget(self.order, 1, 1)
-        buttons = QHBoxLayout()
-        buttons.addWidget(self.begin, 1)
-        buttons.addWidget(self.halt, 1)
+        form.addWidget(self.begin, 1, 2)
+        form.addWidget(self.halt, 1, 2)
         column = QVBoxLayout(self)
         column.setContentsMargins(6, 4, 6, 4)
         column.setSpacing(4)
         column.addLayout(form)
-        column.addLayout(buttons)
         for widget in (self.bar, self.state, self.detail, self.note):
             column.addWidget(widget)
         column.addWidget(self.list, 1)
@@ -427,10 +436,10 @@ class QueuePanel(QWidget):
             item = self.list.topLevelItem(number)
             sign = "✔ " if row.annotated else ""
             item.setText(0, f"{row.entry.rank}  {sign}{row.image}")
-            font = item.font(0)
-            font.setStrikeOut(row.annotated)
-            font.setBold(row.image == self.annotator.current)
             for column in range(3):
+                font = item.font(column)
+                font.setStrikeOut(row.annotated)
+                font.setBold(column == 0 and row.image == self.annotator.current)
                 item.setFont(column, font)
 
     # Showing
@@ -442,7 +451,8 @@ class QueuePanel(QWidget):
             shown = display(self.ranking.poll())
         else:
             shown = self._end or Display("")
-        _say(self.state, shown.status)
+        # How many there are shows in the list.
+        _say(self.state, "" if shown.status == DONE and self.queue else shown.status)
         _say(self.detail, f"⚠ {shown.detail}" if shown.detail else "")
         _say(self.note, f"⚠ {self._stale}" if self._stale else "")
         for label in (self.state, self.detail, self.note):
@@ -454,6 +464,8 @@ class QueuePanel(QWidget):
         self.bar.setUpdatesEnabled(True)
         self.begin.setEnabled(self.annotator.root is not None and bool(self._offers) and not self.busy)
         self.halt.setEnabled(shown.can_stop)
+        self.begin.setVisible(not self.busy)
+        self.halt.setVisible(self.busy)
         self.follow.setEnabled(bool(self.queue))
         self.list.setVisible(bool(self.queue))
 

@@ -156,6 +156,7 @@ def ended(ranking: suggesting.Ranking) -> RankingState:
     return ranking.poll()
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_ranking(disc_run: Path, tmp_path: Path, home: Path) -> None:
     images = folder(tmp_path / "images")
     annotated.save(images, "2.png", np.zeros((48, 48), np.uint8), status="done")
@@ -171,6 +172,7 @@ def test_a_ranking(disc_run: Path, tmp_path: Path, home: Path) -> None:
     assert list(home.iterdir()) == []  # nothing is left of the process
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_ranking_that_cannot_be(disc_run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="order"):
         start(disc_run, tmp_path, "no order")

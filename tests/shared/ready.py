@@ -23,7 +23,7 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 
-COMMANDS = ("engine.train", "engine.evaluate", "engine.predict")
+COMMANDS = ("engine.train", "engine.evaluate", "engine.predict", "engine.suggest")
 LENGTH = struct.Struct("!i")
 ROOT = Path(__file__).parents[2]
 
