@@ -399,12 +399,13 @@ def markdown(result: Result, options: argparse.Namespace) -> str:
         table(head, rows),
         "",
     ]
-    if "random" in result.orders:
-        text += [comparison(result, order) for order in result.orders if order != "random"]
-        text.append("")
+    text += [*comparisons(result), "The unluckiest seed of each:", ""]
+    rows = [[order, *(f"{low:.2f}" for low in result.values(order).min(axis=0))] for order in result.orders]
+    text += [table(head[:-1], rows), ""]
     for kind in KINDS:
         rows = [[order, *cells(result.values(order, kind))] for order in result.orders]
         text += [f"Test images of {kind} alone:", "", table(head[:-1], rows), ""]
+        text += comparisons(result, kind)
     rows = [
         [
             order,
@@ -432,9 +433,16 @@ def cells(values: Floats) -> list[str]:
     return [f"{column.mean():.2f} ± {column.std(ddof=1):.2f}" for column in values.T]
 
 
-def comparison(result: Result, order: str) -> str:
+def comparisons(result: Result, kind: str = "") -> list[str]:
+    """Each order against random, and an empty line; nothing where there is no random order."""
+    others = [order for order in result.orders if order != "random"]
+    lines = [comparison(result, order, kind) for order in others if "random" in result.orders]
+    return [*lines, ""] if lines else []
+
+
+def comparison(result: Result, order: str, kind: str = "") -> str:
     """An order against random, in words."""
-    one, other = result.values(order), result.values("random")
+    one, other = result.values(order, kind), result.values("random", kind)
     mean, low, high, p = paired(one[:, 1:].mean(axis=1), other[:, 1:].mean(axis=1))
     each = [
         f"{number}: {difference:+.2f} (p {chance:.2g})"
