@@ -5,7 +5,7 @@ written by a worker, one image at a time; what could not be written stays in mem
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -160,7 +160,7 @@ class Annotator:
         saved: emitted with an image that is on the disk.
         failed: emitted with a sentence when something could not be saved. It is kept and tried again.
         root: the folder; None before one is open.
-        folder: as it was found when it was opened.
+        folder: as it was found when it was opened, with the classes of now.
         images: as :class:`engine.data.annotated.Entry` names them, in their order.
         current: the image that was gone to last.
         classes: what can be painted.
@@ -261,7 +261,9 @@ class Annotator:
             InputError: names or values that cannot be, or a folder that cannot be written.
         """
         annotated.write_classes(self._folder, classes)
+        assert self.folder is not None
         self.classes = tuple(classes)
+        self.folder = replace(self.folder, classes=self.classes)
         self.opened.emit()
 
     # Labels
@@ -343,6 +345,13 @@ class Annotator:
         """
         nothing = {"run": "", "checkpoint": "", "epoch": "", "threshold": ""}
         self._replace(image, labels, {"origin": "imported", "status": status, **nothing})
+
+    def take(self, entries: Iterable[Entry]) -> None:
+        """Rows that someone else has written, but for images of which something is not saved here."""
+        for entry in entries:
+            if entry.image in self._index and not self.unsaved(entry.image):
+                self._entries[entry.image] = entry
+                self.changed.emit(entry.image)
 
     def set_status(self, image: str, status: Status) -> None:
         """Say how far an image is."""

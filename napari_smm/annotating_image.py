@@ -1,6 +1,6 @@
 """An image of an annotated folder → what its layers show: pixels of any format, and its labels."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.data import annotated
 from engine.data.annotated import UNLABELLED, Entry
 from engine.data.classes import is_gray
-from engine.data.decode import decode, stem
+from engine.data.decode import decode, probe, stem
 from engine.data.raster import Raster, Source
 from engine.data.read import picture
 from engine.errors import InputError
@@ -100,6 +101,53 @@ def _labels(folder: Folder, entry: Entry, shape: tuple[int, ...]) -> tuple[Label
         return found, True, ""
     except InputError as error:
         return np.full(shape, UNLABELLED, np.uint8), False, f"The mask beside it was not taken: {error}"
+
+
+def masks_left(folder: Folder, entries: Iterable[Entry]) -> list[Entry]:
+    """Of some images those that have a mask beside them, and were not touched yet."""
+    return [
+        entry
+        for entry in entries
+        if not entry.mask and entry.status == "untouched" and folder.listing.masks.get(entry.files[0])
+    ]
+
+
+def import_all(
+    folder: Folder,
+    entries: Sequence[Entry],
+    name: str = "",
+    ended: Callable[[], bool] = lambda: False,
+) -> tuple[list[Entry], list[str]]:
+    """Save the masks beside images as their labels: done, imported.
+
+    Args:
+        folder: of the images.
+        entries: of images that have a mask beside them.
+        name: of who asked for it.
+        ended: says whether to stop.
+
+    Returns:
+        The new rows; and a sentence for each image whose mask could not be taken.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    if not annotated.read_set(folder.root).classes:
+        annotated.write_classes(folder.root, folder.classes)
+    made, refused = [], []
+    for entry in entries:
+        if ended():
+            break
+        if annotated.read_entry(folder.root, entry.image).mask:
+            continue  # painted meanwhile
+        shape = probe(Source(folder.root / entry.files[0])).shape
+        labels, imported, note = _labels(folder, entry, shape)
+        if imported:
+            row: dict[str, Any] = {"status": "done", "origin": "imported", "annotator": name}
+            made.append(annotated.save(folder.root, entry.image, labels, **row))
+        else:
+            refused.append(f"{entry.image}: {note}")
+    return made, refused
 
 
 def _seen(raster: Raster, source: Source) -> list[NDArray[Any]]:

@@ -382,9 +382,14 @@ class AnnotateDock(Dock):
         if not self.annotator.holds(opened.image):
             self.annotator.hold(opened.image, opened.labels)
         self._present(opened, opened.image)
+        note = opened.note
         if opened.imported:
             self.annotator.imported(opened.image, opened.labels)
-        self._say(opened.note)
+            left = len(self.masks.left())
+            note = "The mask beside it was imported." + (
+                f" {left} more lie beside other images: Import… takes them all." if left else ""
+            )
+        self._say(note)
         self._show()
 
     def _present(self, opened: OpenedImage | None, image: str) -> None:

@@ -15,7 +15,7 @@ from qtpy.QtCore import QObject, Signal
 from engine.data.annotated import BACKGROUND, SEPARATOR, UNLABELLED, AnnotationClass
 from engine.data.decode import stem
 from engine.errors import InputError
-from napari_smm.annotating_image import MARK, OpenedImage
+from napari_smm.annotating_image import OpenedImage
 
 SHADE = (0.5, 0.5, 0.5, 0.3)
 """Of background that was painted, while something is unlabelled: seen on dark and on bright images."""
@@ -147,7 +147,7 @@ class AnnotateLayers(QObject):
             return
         self._leaving = True
         try:
-            self._disconnect(shown.labels)
+            self._disconnect(shown)
             # The tool and its size go along to the next image.
             names = ("mode", "brush_size", "contour", "opacity", "preserve_labels", "contiguous")
             self._look = {name: getattr(shown.labels, name) for name in names}
@@ -178,7 +178,7 @@ class AnnotateLayers(QObject):
     def close(self) -> None:
         """Let go of the viewer; the layers that it shows stay."""
         if self._shown is not None:
-            self._disconnect(self._shown.labels)
+            self._disconnect(self._shown)
         self._shown = None
         self._kept.clear()
         self._viewer.layers.events.removed.disconnect(self._on_removed)
@@ -317,18 +317,15 @@ class AnnotateLayers(QObject):
         labels.events.mode.connect(self._on_mode)
         labels.events.selected_label.connect(self._on_selected)
 
-    def _disconnect(self, labels: Labels) -> None:
-        self._settle(labels)
+    def _disconnect(self, shown: Shown) -> None:
+        labels = shown.labels
+        if self._count(labels) != self._steps:  # undone or redone since the last look
+            self._steps = self._count(labels)
+            self.painted.emit(shown.image)
         labels.events.paint.disconnect(self._on_paint)
         labels.events.data.disconnect(self._on_data)
         labels.events.mode.disconnect(self._on_mode)
         labels.events.selected_label.disconnect(self._on_selected)
-
-    def _settle(self, labels: Labels) -> None:
-        """As :meth:`check`, of a layer that is left."""
-        if self._count(labels) != self._steps:
-            self._steps = self._count(labels)
-            self.painted.emit(labels.metadata[MARK]["image"])
 
     def _count(self, labels: Labels) -> tuple[int, int]:
         return len(labels._undo_history), len(labels._redo_history)

@@ -12,11 +12,11 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QMenu, QPushButton, QWidget
 
 from engine.data import annotated
-from engine.data.annotated import Version
+from engine.data.annotated import Entry, Version
 from engine.data.raster import Source
 from engine.errors import InputError
 from napari_smm.annotating import Annotator, earlier
-from napari_smm.annotating_image import MARK
+from napari_smm.annotating_image import MARK, import_all, masks_left
 from napari_smm.annotating_masks import from_values, read_beside, read_file
 from napari_smm.qt.annotate_layers import AnnotateLayers
 from napari_smm.qt.jobs import Jobs
@@ -96,6 +96,9 @@ class MaskMenus(QWidget):
         self.imports.clear()
         if self._masks():
             self._entry(self.imports, "The mask beside the image", self.import_beside)
+        if left := self.left():
+            words = f"All masks beside images that were not touched ({len(left)})"
+            self._entry(self.imports, words, self.import_all)
         self._entry(self.imports, "A file…", self._ask)
         for other in reversed(self._viewer.layers):
             if isinstance(other, Labels) and MARK not in other.metadata:
@@ -126,6 +129,34 @@ class MaskMenus(QWidget):
         if image is not None and folder is not None and masks:
             sources = [Source(folder.root / name) for name in self._annotator.entry(image).files]
             self._read(partial(read_beside, sources, masks, folder.meaning, self._annotator.classes))
+
+    def left(self) -> list[Entry]:
+        """Images that were not touched, and have a mask beside them."""
+        folder, annotator = self._annotator.folder, self._annotator
+        if folder is None:
+            return []
+        return masks_left(folder, map(annotator.entry, annotator.images))
+
+    def import_all(self) -> None:
+        """Take the masks beside all images that were not touched, so that they are trained on."""
+        folder, left = self._annotator.folder, self.left()
+        if folder is None or not left:
+            return
+        name = self._annotator.name
+        self.said.emit(f"Taking {len(left)} masks…")
+        self._jobs.ask(
+            "all masks",
+            lambda ended: import_all(folder, left, name, ended=ended),
+            partial(self._take_all, folder.root),
+        )
+
+    def _take_all(self, root: Path, found: tuple[list[Entry], list[str]]) -> None:
+        if root != self._annotator.root:
+            return  # another folder meanwhile
+        made, refused = found
+        self._annotator.take(made)
+        words = f"{len(made)} masks were taken."
+        self.said.emit(f"{words} {len(refused)} were not, such as {refused[0]}" if refused else words)
 
     def _read(self, job: Callable[[], NDArray[np.uint8]], *, imported: bool = True) -> None:
         """Let a thread read a mask, and take it for the image in view."""

@@ -1,5 +1,6 @@
 """Images of any format as layers, and masks that are there already as labels."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -10,11 +11,11 @@ import tifffile
 from support import write_pair
 from volumes import SPACING, affine
 
-from engine.data.annotated import UNLABELLED, AnnotationClass, Entry
+from engine.data.annotated import UNLABELLED, AnnotationClass, Entry, read_mask
 from engine.data.raster import Source
 from engine.errors import InputError
 from napari_smm.annotating import Annotator, read_folder
-from napari_smm.annotating_image import MARK, contrast, open_image
+from napari_smm.annotating_image import MARK, contrast, import_all, masks_left, open_image
 from napari_smm.annotating_masks import from_values, read_beside, read_file
 
 ONE = (AnnotationClass("cell", 1, "#e69f00"),)
@@ -183,3 +184,31 @@ def test_values_and_sizes_that_fit_nothing_are_named(tmp_path: Path) -> None:
     assert read_file(Source(tmp_path / "m.png"), (1, 3), ONE).tolist() == [[0, 1, 0]]
     with pytest.raises(InputError, match=r"m\.png is 1 × 3 but the image is 3 × 1"):
         read_file(Source(tmp_path / "m.png"), (3, 1), ONE)
+
+
+def test_all_masks_beside_untouched_images_are_saved_at_once(tmp_path: Path) -> None:
+    image, mask = np.full((6, 7), 50, np.uint8), np.zeros((6, 7), np.uint8)
+    mask[2] = 255
+    for name in "abcd":
+        write_pair(tmp_path, name, image, mask if name != "c" else mask[:-1])
+    folder = read_folder(tmp_path)
+    annotator = Annotator("ada")
+    annotator.open(tmp_path)
+    annotator.labels("images/a.png")[0] = 1
+    annotator.touched("images/a.png")
+    left = masks_left(folder, map(annotator.entry, annotator.images))
+    assert [entry.image for entry in left] == [f"images/{name}.png" for name in "bcd"]
+    annotator.labels("images/d.png")[0] = 1
+    annotator.touched("images/d.png")
+    annotator.flush()  # meanwhile
+    made, (refused,) = import_all(folder, left, "ada")
+    assert refused.startswith("images/c.png: The mask beside it was not taken")
+    assert [(entry.image, entry.origin, entry.status) for entry in made] == [
+        ("images/b.png", "imported", "done")
+    ]
+    np.testing.assert_array_equal(read_mask(tmp_path / made[0].mask), mask > 0)
+    annotator.take([*made, replace(made[0], image="images/gone.png")])
+    assert annotator.entry("images/b.png") == made[0]
+    assert annotator.entry("images/d.png").origin == "drawn"
+    assert import_all(folder, left, ended=lambda: True) == ([], [])
+    assert annotator.close()

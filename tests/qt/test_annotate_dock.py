@@ -321,6 +321,7 @@ def test_masks_come_back_and_in(qtbot: QtBot, dock: AnnotateDock, viewer: Any, t
     qtbot.waitUntil(lambda: status(tmp_path, "images/a.png") == "done", timeout=PATIENCE)
     assert annotated.read_entry(tmp_path, "images/a.png").origin == "imported"
     assert not annotated.read_entry(tmp_path, "images/b.png").mask
+    assert dock.message.text().endswith("1 more lie beside other images: Import… takes them all.")
 
     # Another mask takes its place, as one step to undo, and it becomes a version.
     def take(act: Callable[[], None], wanted: np.ndarray) -> None:
@@ -335,8 +336,14 @@ def test_masks_come_back_and_in(qtbot: QtBot, dock: AnnotateDock, viewer: Any, t
     viewer.layers.selection.active = layer
     dock.masks.offer_imports()
     entries = {entry.text(): entry for entry in dock.masks.imports.actions()}
-    assert list(entries) == ["The mask beside the image", "A file…", "The layer objects"]
+    every = "All masks beside images that were not touched (1)"
+    assert list(entries) == ["The mask beside the image", every, "A file…", "The layer objects"]
     dock.masks.imports.hide()
+    entries[every].trigger()
+    qtbot.waitUntil(lambda: dock.message.text() == "1 masks were taken.", timeout=PATIENCE)
+    assert dock.annotator.entry("images/b.png").status == status(tmp_path, "images/b.png") == "done"
+    np.testing.assert_array_equal(on_disk(tmp_path, "images/b.png"), mask > 0)
+    assert dock.list.progress.text() == "2 of 2 done"
     take(entries["The layer objects"].trigger, (objects > 0).astype(np.uint8))
     take(entries["The mask beside the image"].trigger, (mask > 0).astype(np.uint8))
     layer.undo()
