@@ -13,7 +13,7 @@ from engine import fingerprint
 from engine.data.dataset import Dataset, kept_sample
 from engine.data.decode import ENDINGS, FOLDERS, Source, decode, ending
 from engine.data.journal import Page, Stamp
-from engine.data.layouts import Case, Found, find
+from engine.data.layouts import Case, Found, Table, find
 from engine.data.read import load_case
 from engine.data.store import Sample
 from engine.errors import InputError
@@ -108,9 +108,13 @@ class Live:
             # what stays so is told.
             message, before = str(error), self._tried
             self._tried = message
-            return [f"new images cannot be taken up: {message}"] if message == before else []
+            return self._once([f"new images cannot be taken up: {message}"] if message == before else [])
         self._listing, self._tried = listing, ""
-        news = [message for message in self._sort_in(dataset, found) if message not in self._noted]
+        return self._once(self._sort_in(dataset, found))
+
+    def _once(self, said: Iterable[str]) -> list[str]:
+        """Of sentences about the folder, those that were not said yet."""
+        news = [message for message in said if message not in self._noted]
         self._noted.update(news)
         return news
 
@@ -118,7 +122,7 @@ class Live:
         """Note which images are new, and where the masks of the others are; what is to be said of them."""
         said = []
         root, before = dataset.found.root, self._told or dataset.found
-        if found.classes != before.classes:
+        if listed(found.classes) != listed(before.classes):
             names = ", ".join(dataset.classes.names)
             said.append(
                 f"the classes of {root} are others than when the run began, which goes on with {names}: "
@@ -128,8 +132,11 @@ class Live:
         known = {key_of(case, root): case for case in dataset.found.cases}
         parts = {dataset.found.cases[i].group: part for part, each in dataset.splits.items() for i in each}
         parts = parts if dataset.found.grouped else {}
-        names_before = {case.name.casefold() for case in dataset.found.cases}
         self._waiting, self._moved = {}, {}
+        called = {key: case.name for case in found.cases if (key := key_of(case, root)) in known}
+        # Names are what a run knows its images by: here those of the folder must go on to be the run's.
+        renamed = [known[key].name for key, name in called.items() if known[key].name != name]
+        taken = {case.name.casefold() for case in dataset.found.cases}
         for case in found.cases:
             key = key_of(case, root)
             if key in known:
@@ -142,10 +149,11 @@ class Live:
                 said.append(
                     f"{case.name} is left out: the run began without a val split, so none can join it."
                 )
-            elif case.name.casefold() in names_before:
+            elif renamed or case.name.casefold() in taken:
+                same = renamed[0] if renamed else case.name
                 said.append(
-                    f"{case.images[0].path} is left out: the run has another image of the name {case.name}; "
-                    "an image file of another name would join."
+                    f"{case.images[0].path} is left out: there is another image of the name {same} now, so "
+                    "that images would be mixed up; under another file name it would join."
                 )
             else:
                 self._waiting[key] = (case, part)
@@ -224,6 +232,11 @@ Following = Live | Replay
 def read_cases(dataset: Dataset) -> Iterator[tuple[Case, str]]:
     """The cases whose masks are read, and their splits, in order."""
     return ((case, part) for part in READ for case in dataset.cases(part))
+
+
+def listed(table: Table | None) -> dict[str, list[int | str]] | None:
+    """A table of classes, to be compared, whatever it was read from."""
+    return None if table is None else {name: list(values) for name, values in table.items()}
 
 
 def key_of(case: Case, root: Path) -> Key:

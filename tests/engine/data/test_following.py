@@ -215,6 +215,42 @@ def test_a_mask_that_goes_and_a_folder_that_fails_end_nothing(root: Path) -> Non
     live.changes(dataset, 2)
     (message,) = live.changes(dataset, 3)[1]
     assert message.startswith("new images cannot be taken up: ")
+    assert live.changes(dataset, 4) == ([], [])
+
+
+def test_images_that_would_be_mixed_up_are_left_out(tmp_path: Path) -> None:
+    for name in ("x/a", "x/b", "y/a", "y/c"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(np.zeros((24, 32), np.uint8)).save(tmp_path / f"{name}.png")
+        settle(tmp_path / f"{name}.png")
+    for name in ("x/a", "x/b"):
+        paint(tmp_path, f"{name}.png", disc(10, 10, (24, 32)))
+    dataset, live = opened(tmp_path)
+    assert dataset.names()["train"] == ["a", "b"]
+    paint(tmp_path, "y/c.png", disc(9, 9, (24, 32)))
+    (change,) = live.changes(dataset, 1)[0]
+    assert change.case.name == "c"
+    paint(tmp_path, "y/a.png", disc(9, 9, (24, 32)))
+    changes, (message,) = live.changes(with_cases(dataset, [(change.case, "train")]), 2)
+    assert changes == []
+    assert message.startswith(f"{tmp_path / 'y' / 'a.png'} is left out: there is another image of the name a")
+
+
+def test_new_classes_are_told_of_and_refused(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        Image.fromarray(np.zeros((24, 32), np.uint8)).save(tmp_path / f"{name}.png")
+        settle(tmp_path / f"{name}.png")
+    paint(tmp_path, "a.png", disc(10, 10, (24, 32)))
+    dataset, live = opened(tmp_path)
+    annotated.write_classes(
+        tmp_path,
+        [annotated.AnnotationClass("cell", 1, "#e69f00"), annotated.AnnotationClass("debris", 2, "#56b4e9")],
+    )
+    paint(tmp_path, "b.png", disc(10, 10, (24, 32)) * 2)
+    changes, (classes, value) = live.changes(dataset, 1)
+    assert changes == []
+    assert "are others than when the run began, which goes on with cell" in classes
+    assert "holds mask value 2, which no class names (0 background, 1 cell, 255 ignore)" in value
 
 
 def test_masks_that_change_while_they_are_read_wait(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
