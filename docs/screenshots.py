@@ -1,7 +1,7 @@
 """Take the pictures of the docs from a real run.
 
 usage: xvfb-run -a -s "-screen 0 1280x800x24" python docs/screenshots.py [RUN] [--out docs/images]
-           [--promise CALIBRATED IMAGE MASK]
+           [--promise CALIBRATED IMAGE MASK] [--annotate FOLDER]
 
 The pictures in the repository show a run on CHASE_DB1 (CC BY 4.0), made with
 
@@ -16,6 +16,9 @@ and an image of the test split of a run on the nuclei of the 2018 Data Science B
         --optimizer.name=adam --optimizer.lr=0.001 --schedule.name=linear --training.batch_size=8 \
         --training.epochs=15 --watch.train=0 --watch.val=0 --out CALIBRATED
     python -m engine.calibrate CALIBRATED --rule cls
+
+The picture of annotating shows images of the same set, in a copy, for it is painted on: FOLDER/images and
+FOLDER/masks, of which the first half is taken as painted.
 """
 
 import argparse
@@ -29,8 +32,10 @@ import imageio.v3 as iio
 import napari
 from qtpy.QtWidgets import QApplication, QDockWidget
 
+from engine.data.annotated import PALETTE, UNLABELLED, AnnotationClass
 from napari_smm.app import open_docks
 from napari_smm.layers import MARK
+from napari_smm.qt.annotate_dock import AnnotateDock
 from napari_smm.qt.predict_panel import PredictPanel
 from napari_smm.qt.threshold_dock import ThresholdDock
 from napari_smm.qt.workbench import Workbench, workbench
@@ -118,6 +123,36 @@ def shoot_promise(viewer: napari.Viewer, run: Path, image: Path, mask: Path, out
     viewer.layers.clear()
 
 
+def shoot_annotation(viewer: napari.Viewer, folder: Path, out: Path) -> None:
+    """The Annotate dock on an image of which the left part is labelled."""
+    dock = raise_annotate(viewer)
+    dock.open_folder(folder)
+    pump(60, lambda: dock.layer() is not None)
+    images = dock.annotator.images
+    for _ in images[: len(images) // 2]:
+        image = dock.annotator.current
+        dock.accept()
+        pump(60, lambda image=image: dock._layers.image != image)
+    layer = dock.layer()
+    assert layer is not None
+    part = layer.data.copy()
+    part[:, 2 * part.shape[1] // 3 :] = UNLABELLED
+    dock.apply(part)
+    dock.annotator.set_status(dock.annotator.current, "started")
+    dock.annotator.set_status(images[0], "reviewed")
+    dock._edit_classes((AnnotationClass("nucleus", 1, PALETTE[0]), AnnotationClass("debris", 2, PALETTE[1])))
+    pump(20, lambda: dock.saving.text().startswith("✔"))
+    dock._say("")
+    viewer.reset_view()
+    shoot(out / "annotate.png")
+
+
+def raise_annotate(viewer: napari.Viewer) -> AnnotateDock:
+    """The Annotate dock, at the front."""
+    raise_dock(viewer, "Annotate")
+    return next(dock for dock in workbench(viewer)._docks if isinstance(dock, AnnotateDock))
+
+
 def main() -> None:
     """Take all pictures."""
     parser = argparse.ArgumentParser(
@@ -125,6 +160,7 @@ def main() -> None:
     )
     parser.add_argument("run", type=Path, metavar="RUN", nargs="?")
     parser.add_argument("--promise", type=Path, nargs=3, metavar=("CALIBRATED", "IMAGE", "MASK"))
+    parser.add_argument("--annotate", type=Path, metavar="FOLDER")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "images")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
@@ -136,6 +172,8 @@ def main() -> None:
             shoot_promise(viewer, *options.promise, options.out)
         if options.run is not None:
             shoot_run(viewer, options.run, options.out)
+        if options.annotate is not None:
+            shoot_annotation(viewer, options.annotate, options.out)
         viewer.close()
 
 
