@@ -164,11 +164,12 @@ class Proposed:
 
     Attributes:
         labels: uint8 (*S): the proposal, with what was painted left alone.
-        painted: uint8 (*S): the labels that it was made from.
+        painted: uint8 (*S): the labels that it was made from, without an earlier proposal.
         candidates: the likely missed first, then the doubtful, each kind the likeliest first.
         cut: the decision.
         whence: for images.csv.
         notes: what the user should know, a sentence each.
+        changed: pixels that it labels otherwise than they were, with an earlier proposal.
         mixed: whether it is other than the network alone would have it, because of what was painted.
     """
 
@@ -178,12 +179,8 @@ class Proposed:
     cut: Cut
     whence: Whence
     notes: tuple[str, ...] = ()
+    changed: int = 0
     mixed: bool = False
-
-    @property
-    def changed(self) -> int:
-        """Pixels that the proposal labels, or labels otherwise."""
-        return int(np.count_nonzero(self.labels != self.painted))
 
     def of_kind(self, kind: Kind) -> list[Candidate]:
         """The candidates of a kind."""
@@ -655,8 +652,16 @@ def propose(
             f"the run does not know {', '.join(missing)}: what it takes for background stays unlabelled."
         )
     whence = Whence(identity(run), found.checkpoint, str(found.epoch), cut.text)
-    mixed = bool((made != pure).any())
-    return Proposed(made, painted, tuple(places), cut, whence, tuple(notes), mixed)
+    return Proposed(
+        labels=made,
+        painted=painted,
+        candidates=tuple(places),
+        cut=cut,
+        whence=whence,
+        notes=tuple(notes),
+        changed=int(np.count_nonzero(made != labels)),
+        mixed=bool((made != pure).any()),
+    )
 
 
 def _merged(places: Sequence[Candidate]) -> list[Candidate]:
