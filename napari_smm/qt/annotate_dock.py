@@ -208,8 +208,12 @@ class AnnotateDock(Dock):
         """What folds below the essentials."""
         self.correct = CorrectPanel(self.viewer, self.session, self.annotator, self.apply, self)
         self.queue = QueuePanel(self.viewer, self.session, self.annotator, self)
-        self.sections.addWidget(Section("Correct a prediction", self.correct, parent=self))
-        self.sections.addWidget(Section("What next?", self.queue, parent=self))
+        correct = Section("Correct a prediction", self.correct, parent=self)
+        queue = Section("What next?", self.queue, parent=self)
+        for section, other in ((correct, queue), (queue, correct)):
+            self.sections.addWidget(section)
+            # A window of 800 pixels has room for one of them.
+            section.toggled.connect(partial(_one_open, other))
         about = QWidget(self)
         row = QHBoxLayout(about)
         row.setContentsMargins(0, 0, 0, 0)
@@ -550,6 +554,11 @@ class AnnotateDock(Dock):
         if event is not None and folder is not None:
             event.acceptProposedAction()
             self.open_folder(folder)
+
+
+def _one_open(other: Section, opened: bool) -> None:
+    if opened:
+        other.set_open(False)
 
 
 def _user() -> str:
