@@ -133,7 +133,7 @@ def export_run(options: Namespace) -> int:
             print(write_checked(path.expanduser(), kind, trained, graph, told, tried).words)
     if card is not None:
         path = options.bioimageio.expanduser()
-        print(bioimageio_package.write(path, trained, graph, told, card, images[0]).words)
+        print(bioimageio_package.write(path, trained, graph, told, card, images).words)
     return 0
 
 

@@ -16,6 +16,7 @@ from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from engine.data.normalize import IMAGENET_MEAN, IMAGENET_STD
 from engine.disk import replace_text
@@ -127,8 +128,9 @@ def require() -> None:
 
 
 def write(
-    path: Path, trained: Trained, graph: Graph, description: Mapping[str, Any], card: Card, image: RealImage
-) -> Package:
+    path: Path, trained: Trained, graph: Graph, description: Mapping[str, Any], card: Card,
+    images: Sequence[RealImage],
+) -> Package:  # fmt: skip
     """Write a package, and PATH.json with what the tests said.
 
     Args:
@@ -137,18 +139,27 @@ def write(
         graph: of the run.
         description: of the graph.
         card: whose it is.
-        image: of the run's data, which becomes the test.
+        images: of the run's data; that in which most is found becomes the test.
 
     Raises:
-        InputError: it fails the official test, or differs from the run; then nothing is there.
+        InputError: it cannot be described, fails the official test, or differs from the run; then nothing
+            is there.
     """
     require()
     with zoo(), TemporaryDirectory() as folder, unfinished(path) as new:
         from bioimageio.spec import save_bioimageio_package
 
-        example = test_image(trained, graph, image)
-        expected = trained.predictor.probability(example.seen(trained)).numpy()
-        model = described(Path(folder), trained, graph, description, card, example, expected)
+        examples = [test_image(trained, graph, image) for image in images]
+        given = [trained.predictor.probability(each.seen(trained)).numpy() for each in examples]
+        example, expected = max(zip(examples, given, strict=True), key=lambda pair: float(pair[1].mean()))
+        try:
+            model = described(Path(folder), trained, graph, description, card, example, expected)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise InputError(
+                f"{path.name} cannot be described as the zoo asks ({reason}): other --images, or --onnx, may "
+                "work."
+            ) from error
         save_bioimageio_package(model, output_path=new)
         steps, version = official_test(new, path.name)
         check = compared(new, example, expected, path.name)

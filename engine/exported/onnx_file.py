@@ -43,8 +43,11 @@ def write(path: Path, graph: Graph, description: Mapping[str, Any]) -> None:
             "--program would work."
         )
     with warnings.catch_warnings():
-        # That the tracing exporter is the older one; and, of a fixed size, that it becomes a constant.
+        # That the tracing exporter is the older one; of a fixed size, that it becomes a constant; that some
+        # arithmetic of sizes stays in the file; that instance norm goes by each image, as it does here too.
         warnings.simplefilter("ignore", DeprecationWarning)
+        for told in ("Constant folding - Only steps=1", "ONNX export mode is set to .*'instance_norm'"):
+            warnings.filterwarnings("ignore", told, UserWarning)
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
         torch.onnx.export(
             graph.module, (graph.example,), path, dynamo=False, opset_version=OPSET, input_names=[INPUT],
