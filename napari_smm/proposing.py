@@ -7,6 +7,7 @@ out (*likely missed*) and such that it takes in with little confidence (*doubtfu
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -40,6 +41,8 @@ HALF = 0.5
 """T where no other is known. Where classes exclude each other and argmax decides, candidates go by it too."""
 DIGEST = 8
 """Hexadecimal digits by which a run is told from others of its name."""
+GROWING = ("dataset", "splits", "digests")
+"""Of a run's run.json, what changes with the images that it takes up."""
 UNNAMED = "foreground"
 """A run's only class where its data gave none a name."""
 
@@ -233,17 +236,21 @@ def offers(watched: Path | None, root: Path | None) -> list[Offer]:
 
 
 def identity(run: Path) -> str:
-    """What a run is called where its directory may move: its name, and a digest of its run.json.
+    """What a run is called where its directory may move: its name, and a digest of how it began.
 
     A run is identified by its run.json, never by the directory's name; the name is for people. What a run
-    may come to know while it goes on (its splits, the digests of its images) does not enter.
+    that follows its folder comes to know on the way (of its images) does not enter; the moment at which it
+    began does, which tells runs of one command apart.
 
     Raises:
         InputError: it is no run.
     """
-    kept = {key: value for key, value in RunReader(run).info().items() if key not in ("splits", "digests")}
-    text = json.dumps(kept, sort_keys=True, ensure_ascii=False)
-    return f"{run.name}#{hashlib.sha256(text.encode()).hexdigest()[:DIGEST]}"
+    info = RunReader(run).info()
+    kept = {key: value for key, value in info.items() if key not in GROWING}
+    digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode())
+    with suppress(FileNotFoundError), (run / "events.jsonl").open("rb") as file:
+        digest.update(file.readline())
+    return f"{run.name}#{digest.hexdigest()[:DIGEST]}"
 
 
 def cut_of(plane: PredictedPlane, run: Path) -> Cut:

@@ -51,7 +51,7 @@ from napari_smm.qt.correct_camera import look_at
 from napari_smm.qt.jobs import Jobs
 from napari_smm.qt.keys import is_typing
 from napari_smm.session import Session
-from napari_smm.status import Display
+from napari_smm.status import SYMBOLS, Display
 
 WAIT_MILLISECONDS = 100
 """Time between two looks at what goes on, while something does."""
@@ -61,6 +61,8 @@ REMEMBERED = 8
 """Images whose last proposal is kept, so that another one can take its place."""
 LOOKING = "looking for runs…"
 NO_RUNS = "no run with a checkpoint yet"
+GOING = (SYMBOLS["running"], SYMBOLS["stopping"])
+"""What the words of a run begin with that still trains."""
 KEYS = {"U": 1, "Shift-U": -1}
 """Key → how far it steps among the candidates. U for unsure."""
 BAND = (
@@ -155,7 +157,7 @@ class CorrectPanel(QWidget):
         folder = launch.home() / "proposals" / f"{datetime.now():%Y%m%d-%H%M%S-%f}-{safe_name(source.name)}"
         self._folders.append(folder)
         # Of a run that goes on, its newest epoch; of others what the engine takes.
-        newest = "last" if offer.choice.words.startswith("▶") else None
+        newest = "last" if offer.choice.words[0] in GOING else None
         self._order = self.session.run(partial(start, offer.choice.path, source, folder, checkpoint=newest))
         self._clock.start()
         self._show()

@@ -326,6 +326,8 @@ def test_a_proposal_for_an_image(run: Path) -> None:
     assert (again.labels[10:14, 12:16] == 1).all()
     assert (again.labels[20:22, 20:22] == 1).all()
     assert (again.labels[2:4] == 0).all()
+    assert again.changed == 16
+    assert (made.mixed, again.mixed) == (True, True)
     # Without the last one, all of it counts as painted.
     alone = propose(prediction(better, np.zeros((24, 24), np.uint8)), run, labels, [NUCLEUS])
     np.testing.assert_array_equal(alone.labels, labels)
@@ -386,8 +388,17 @@ def test_what_a_run_is_called(run: Path, tmp_path: Path) -> None:
     moved = run.rename(tmp_path / "moved")
     assert identity(moved) == f"moved#{digest}"
     info = json.loads((moved / "run.json").read_text("utf-8"))
-    (moved / "run.json").write_text(json.dumps({**info, "digests": {"train": {"b": "1"}}}))
+    # A run that follows its folder takes up images, and goes on.
+    more = {"digests": {"train": {"b": "1"}}, "dataset": {**info["dataset"], "images": 2}}
+    (moved / "run.json").write_text(json.dumps({**info, **more}))
+    events = moved / "events.jsonl"
+    events.write_text(events.read_text("utf-8") + '{"event": "epoch", "epoch": 2}\n', "utf-8")
     assert identity(moved) == f"moved#{digest}"
+    # Another one by the same command began at another time.
+    kept = events.read_text("utf-8")
+    events.write_text(kept.replace('"time": "20', '"time": "21', 1), "utf-8")
+    assert identity(moved).split("#")[1] != digest
+    events.write_text(kept, "utf-8")
     (moved / "run.json").write_text(json.dumps({**info, "seed": 1}))
     assert identity(moved).split("#")[1] != digest
     with pytest.raises(InputError, match="no run directory"):

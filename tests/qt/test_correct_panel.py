@@ -174,9 +174,10 @@ def test_a_proposal_is_accepted_or_corrected(
 def test_what_is_painted_stays_and_candidates_are_gone_through(
     qtbot: QtBot, dock: AnnotateDock, viewer: Any, folder: Path
 ) -> None:
-    layer = dock.layer()
-    layer.data_setitem(tuple(np.mgrid[0:64, 0:20].reshape(2, -1)), 1)
-    panel = proposed(qtbot, dock)
+    layer, panel = dock.layer(), dock.correct
+    press(qtbot, panel, "correct-propose")
+    layer.data_setitem(tuple(np.mgrid[0:64, 0:20].reshape(2, -1)), 1)  # while it is being predicted
+    qtbot.waitUntil(lambda: not panel.busy, timeout=PATIENCE)
     assert (layer.data[:, :20] == 1).all()
     p = np.asarray(viewer.layers["probability · 0"].data)
     np.testing.assert_array_equal(layer.data[:, 20:], p[:, 20:] >= 0.5)
