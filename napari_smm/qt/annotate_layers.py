@@ -313,6 +313,9 @@ class AnnotateLayers(QObject):
     def _connect(self, labels: Labels) -> None:
         self._steps = self._count(labels)
         labels.events.paint.connect(self._on_paint)
+        # A stroke is told of at its end; a long one is to be saved before.
+        labels.events.labels_update.connect(self._on_update)
+        labels._overlays["brush_stroke"].events.active.connect(self._on_update)  # it may have been given up
         labels.events.data.connect(self._on_data)
         labels.events.mode.connect(self._on_mode)
         labels.events.selected_label.connect(self._on_selected)
@@ -323,6 +326,8 @@ class AnnotateLayers(QObject):
             self._steps = self._count(labels)
             self.painted.emit(shown.image)
         labels.events.paint.disconnect(self._on_paint)
+        labels.events.labels_update.disconnect(self._on_update)
+        labels._overlays["brush_stroke"].events.active.disconnect(self._on_update)
         labels.events.data.disconnect(self._on_data)
         labels.events.mode.disconnect(self._on_mode)
         labels.events.selected_label.disconnect(self._on_selected)
@@ -333,6 +338,10 @@ class AnnotateLayers(QObject):
     def _on_paint(self, event: Any = None) -> None:
         if self._shown is not None:
             self._steps = self._count(self._shown.labels)
+            self.painted.emit(self._shown.image)
+
+    def _on_update(self, event: Any = None) -> None:
+        if self._shown is not None:
             self.painted.emit(self._shown.image)
 
     def _on_data(self, event: Any = None) -> None:

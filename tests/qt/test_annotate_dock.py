@@ -17,7 +17,7 @@ from pytestqt.qtbot import QtBot
 from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QApplication, QComboBox, QMessageBox, QPushButton
-from strokes import double_click, stroke
+from strokes import double_click, steps, stroke
 from vispy.gloo.glir import GlirProgram
 from volumes import SPACING, affine
 
@@ -118,6 +118,18 @@ def test_a_folder_is_painted_gone_through_with_keys_and_saved(
     saved(qtbot, dock)
     np.testing.assert_array_equal(on_disk(folder, "a.png"), painted)
     assert status(folder, "a.png") == "started"
+
+    # A stroke that goes on and on is on the disk before its end.
+    long = steps(viewer, layer, [(2, 5), *((2, 6 + number) for number in range(40))])
+    for _ in range(6):
+        next(long)
+        qtbot.wait(20)
+    qtbot.waitUntil(lambda: bool((on_disk(folder, "a.png")[2] == 1).any()), timeout=PATIENCE)
+    for _ in long:
+        qtbot.wait(20)
+    assert (layer.data[2, 5:46] == 1).all()
+    layer.undo()
+    np.testing.assert_array_equal(layer.data, painted)
 
     # A second class, by its key.
     dock.add_class()
