@@ -474,7 +474,11 @@ class CorrectPanel(QWidget):
         now = self.annotator.labels(image)
         since = now != before
         if made.changed:
-            self._apply(np.where(since, now, made.labels))
+            try:
+                self._apply(np.where(since, now, made.labels))
+            except InputError as error:  # its layer was removed meanwhile
+                self._on_failed(str(error))
+                return
             self.annotator.propose(
                 image,
                 self.annotator.labels(image),

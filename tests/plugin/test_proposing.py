@@ -16,13 +16,14 @@ from scipy import ndimage
 
 from engine import thresholds_file
 from engine.calibration import Predicted
-from engine.data.annotated import AnnotationClass
+from engine.data.annotated import AnnotationClass, Entry
 from engine.errors import InputError
 from engine.thresholds.specs import BestDice, Cls
 from napari_smm import proposing
 from napari_smm.decisions import DroppedError
-from napari_smm.planes import plane_source
+from napari_smm.planes import plane_source, stored_plane
 from napari_smm.predicted import PredictedArrays, PredictedPlane
+from napari_smm.predictors import require_fitting
 from napari_smm.proposing import (
     Cut,
     candidate_layer,
@@ -31,6 +32,7 @@ from napari_smm.proposing import (
     decided,
     doubt,
     identity,
+    image_source,
     offers,
     painted_only,
     propose,
@@ -479,3 +481,29 @@ def test_the_layers_of_candidates(run: Path) -> None:
         np.testing.assert_allclose(layer.get_color(1)[:3], np.array(colour) / 255, atol=1e-3)
         np.testing.assert_allclose(layer.scale, (2, 2))
         assert layer.metadata["napari-smm"]["kind"] == "candidates"
+
+
+# The image
+
+
+def test_an_image_is_read_from_its_own_files(tmp_path: Path, run: Path) -> None:
+    layers = [Image(np.zeros((4, 5), np.uint8)), Image(np.zeros((4, 5), np.uint8))]
+    source = image_source(layers, tmp_path, Entry("a/x_0.png;a/x_1.png"), None, 2)
+    assert str(stored_plane(source)) == f"{tmp_path / 'a/x_0.png'},{tmp_path / 'a/x_1.png'}"
+    # How many channels are in files is the engine's to say; of planes of a layer it is known here.
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints" / "last").touch()
+    info = json.loads((run / "run.json").read_text("utf-8"))
+    info["dataset"]["channels"] = 2
+    (run / "run.json").write_text(json.dumps(info))
+    require_fitting(run, source)
+    stack = image_source([Image(np.zeros((3, 4, 5), np.uint8))], tmp_path, Entry("x.tif"), None, 2)
+    assert (stored_plane(stack), stack.planes) == (None, ((0,), (1,), (2,)))
+    with pytest.raises(InputError, match="trained on images of 2 channels"):
+        require_fitting(run, stack)
+    deep = [Image(np.zeros((3, 4, 5), np.uint8))] * 2
+    with pytest.raises(InputError, match="a volume of 2 channels"):
+        image_source(deep, tmp_path, Entry("x_0.tif;x_1.tif"), (1,), 2)
+    assert image_source(deep, tmp_path, Entry("x_0.tif;x_1.tif"), None, 3).planes == ((),)
+    with pytest.raises(InputError, match="is not shown: wait"):
+        image_source([], tmp_path, Entry("x.tif"), None, 2)
