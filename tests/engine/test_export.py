@@ -144,6 +144,6 @@ def test_without_a_package_a_sentence_says_which(
     with pytest.raises(InputError) as error:
         export.main([str(finished), "--onnx", str(tmp_path / "a.onnx")])
     assert str(error.value) == (
-        'ONNX files need onnx and onnxruntime, which are not installed: pip install "napari-smm[export]" brings '
-        "what is missing."
+        'ONNX files need onnx and onnxruntime, which are not installed: pip install "napari-smm[export]" '
+        "brings what is missing."
     )
