@@ -22,6 +22,7 @@ from qtpy.QtWidgets import (
     QLineEdit,
     QMessageBox,
     QPushButton,
+    QSizePolicy,
     QVBoxLayout,
     QWidget,
 )
@@ -64,6 +65,7 @@ class AnnotateDock(Dock):
         self._jobs = Jobs(self.session, self)
         self._layers = AnnotateLayers(self.viewer, self)
         self._keep = False
+        self._fault = ""
         self._build()
         self._clock = QTimer(self)
         self._clock.setInterval(TICK_MILLISECONDS)
@@ -169,6 +171,7 @@ class AnnotateDock(Dock):
         self.annotator.moved.disconnect(self._on_moved)
         self.annotator.changed.disconnect(self._on_changed)
         self.annotator.saved.disconnect(self._on_saved)
+        self.annotator.failed.disconnect(self._on_failed)
         self.list.leave()
         if not self.annotator.close():
             _warn(f"Not all that was painted could be saved: {self.annotator.saving.fault}")
@@ -192,6 +195,7 @@ class AnnotateDock(Dock):
         column.addLayout(self._file_row())
         self.saving = FaintLabel(self)
         self.saving.setObjectName("annotate-saving")
+        _cut_off(self.saving)
         column.addWidget(self.saving)
         self.message = QLabel(self)
         self.message.setObjectName("annotate-message")
@@ -228,6 +232,7 @@ class AnnotateDock(Dock):
         self.open = self._button("open", "Open folder…", "A folder of images, in any layout", self._ask)
         self.where = QLabel(NO_FOLDER, self)
         self.where.setObjectName("annotate-folder")
+        _cut_off(self.where)
         row = QHBoxLayout()
         row.addWidget(self.open)
         row.addWidget(self.where, 1)
@@ -312,6 +317,7 @@ class AnnotateDock(Dock):
         self.annotator.moved.connect(self._on_moved)
         self.annotator.changed.connect(self._on_changed)
         self.annotator.saved.connect(self._on_saved)
+        self.annotator.failed.connect(self._on_failed)
         self._jobs.failed.connect(self._say)
         self._layers.painted.connect(self._on_painted)
         self._layers.gone.connect(self._on_gone)
@@ -449,7 +455,14 @@ class AnnotateDock(Dock):
         if image == self.annotator.current:
             self._show()
 
+    def _on_failed(self, sentence: str) -> None:
+        self._fault = sentence
+        self._say(sentence)
+
     def _on_saved(self, image: str) -> None:
+        if self._fault and self.message.text() == self._fault:
+            self._say("")
+        self._fault = ""
         if image == self._layers.image:
             self._layers.recolour(self.annotator.classes, shaded=self.annotator.entry(image).labelled < 1)
 
@@ -567,6 +580,11 @@ def _user() -> str:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):  # a system without names
         return ""
+
+
+def _cut_off(label: QLabel) -> None:
+    """Let no long text make the dock wider; its tooltip has it all."""
+    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
 
 
 def _line(parent: QWidget) -> QFrame:

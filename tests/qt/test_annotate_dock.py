@@ -426,7 +426,10 @@ def test_what_goes_wrong_is_said_and_nothing_is_lost(
     # A folder that cannot be written.
     (folder / "annotation").write_text("in the way")
     stroke(viewer, layer, (10, 10))
+    width = dock.sizeHint().width()
     qtbot.waitUntil(lambda: dock.saving.text().startswith("⚠ not saved"), timeout=PATIENCE)
+    assert "annotations cannot be written to" in dock.message.text()
+    assert dock.minimumSizeHint().width() <= width
     dock.train_on_these()
     asked: list[str] = []
 
@@ -441,6 +444,7 @@ def test_what_goes_wrong_is_said_and_nothing_is_lost(
     assert not dock.workbench.may_close()
     assert dock.workbench.may_close()
     assert len(asked) == 2
+    assert not dock.message.text()
     assert (on_disk(folder, "c.png") == layer.data).all()
     # Other data under the layer, by a script: taken if they fit, refused if not.
     layer.data = np.zeros(SIZE, np.uint8)
