@@ -65,6 +65,9 @@ demo: $(STAMP)
 gui: $(STAMP)
 	QT_API=$${QT_API:-pyqt6} $(BIN)/napari-smm $(OPEN)
 
+# Else each process of the tests would compile anew what pytest makes of napari, and all of this package.
+test test-logic test-window test-pyqt5 test-pyqt6: export PYTHONDONTWRITEBYTECODE =
+
 # Side by side. The tests of the window go one after another, so they have a processor each; those of the logic,
 # of which as many run at once as there are processors, get what is left, and at the end all of them.
 SIDE_BY_SIDE := --no-print-directory --jobs=3 --output-sync=target BOTH=yes

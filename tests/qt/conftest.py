@@ -52,6 +52,24 @@ def demo_run(ready: str, demo_set: Path, tmp_path_factory: pytest.TempPathFactor
     return out
 
 
+@pytest.fixture(autouse=True, scope="session")
+def plugins_are_discovered_once() -> Iterator[None]:
+    """Each viewer of a test would look through all installed packages for plugins, of which none comes."""
+    from npe2 import PluginManager
+
+    discover = PluginManager.discover
+
+    def once(manager: PluginManager, *given: object, **named: object) -> int:
+        known = bool(list(manager.iter_manifests())) and not (
+            given or named.get("paths") or named.get("clear")
+        )
+        return 0 if known else discover(manager, *given, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PluginManager, "discover", once)
+        yield
+
+
 @pytest.fixture(scope="session")
 def left_before(qapp: "QApplication") -> list["Census"]:
     """What there is between two tests."""
