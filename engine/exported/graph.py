@@ -58,7 +58,7 @@ def _padded(size: int, multiple: int) -> Tensor:
         whole: Any = torch.clamp((last + multiple - 1) // multiple, min=LEAST) * multiple
         return torch.minimum(torch.arange(whole), last - 1)
     blocks: Any = torch.sym_max(LEAST, (size + multiple - 1) // multiple)  # type: ignore[no-untyped-call]
-    if torch.compiler.is_exporting():
+    if isinstance(blocks, torch.SymInt):
         # A number of its own, so that the sizes of all maps are plain multiples of it: what a maximum would
         # make of them, no algebra could tell to be equal where maps meet.
         blocks = torch.full((), blocks, dtype=torch.int64).item()
