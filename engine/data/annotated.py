@@ -199,7 +199,7 @@ def record(root: Path, image: str, **changes: Any) -> Entry:
 def save(root: Path, image: str, labels: NDArray[np.uint8], *, keep: bool = False, **changes: Any) -> Entry:
     """Save an image's mask, then its row.
 
-    The mask that was there becomes a version if it is :data:`VERSION_SECONDS` younger than the last, or
+    The mask that was there becomes a version if it is :data:`VERSION_SECONDS` newer than the last, or
     `keep` asks for it; the oldest beyond :data:`MOST_VERSIONS` go.
 
     Args:
@@ -270,7 +270,7 @@ def mask_name(root: Path, image: str, labels: NDArray[np.uint8]) -> str:
 
 
 def write_mask(path: Path, labels: NDArray[np.uint8], like: Source) -> None:
-    """Write a mask in one step, by the ending of its path: .png, .tif, or a medical format placed as `like`."""
+    """Write a mask in one step, by the ending of its path: .png, .tif, or a medical one placed as `like`."""
     if ending(path) == ".png":
         packed = imagecodecs.png_encode(np.ascontiguousarray(labels), level=4)
         with replacing(path, apart=True) as file:
