@@ -108,7 +108,8 @@ def test_what_resembles_nothing_gets_no_hint() -> None:
 
 def test_an_unknown_preset_is_answered_with_the_known_ones() -> None:
     with pytest.raises(
-        InputError, match=r"unknown preset 'sm' \(did you mean 'smm'\?\).*demo, dsc\+\+, few, semantic-fpn, smm"
+        InputError,
+        match=r"unknown preset 'sm' \(did you mean 'smm'\?\).*demo, dsc\+\+, few, semantic-fpn, smm",
     ):
         read_preset("sm")
 
