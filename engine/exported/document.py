@@ -60,7 +60,10 @@ def _thresholds(description: Mapping[str, Any]) -> str:
         return "None was calibrated; 0.5 is the usual one, and promises nothing."
     lines = []
     for each in description["thresholds"]:
-        for name, found in each["classes"].items():
+        classes = each["classes"]
+        if each["together"] and len(classes) > 1:
+            classes = {"all classes together": next(iter(classes.values()))}
+        for name, found in classes.items():
             lines.append(f"- {each['rule']}, {name}: T = {found['threshold']}. {found['promise']}")
     lines.append(
         "\nA promise holds for images from the source of the calibration images, predicted as they were: "

@@ -61,7 +61,7 @@ def _padded(size: int, multiple: int) -> Tensor:
     if isinstance(blocks, torch.SymInt):
         # A number of its own, so that the sizes of all maps are plain multiples of it: what a maximum would
         # make of them, no algebra could tell to be equal where maps meet.
-        blocks = torch.full((), blocks, dtype=torch.int64).item()
+        blocks = torch.full((), cast(int, blocks), dtype=torch.int64).item()
         torch._check(blocks >= LEAST)  # type: ignore[no-untyped-call]
         torch._check(blocks * multiple >= size)  # type: ignore[no-untyped-call]
     return torch.arange(blocks * multiple).clamp(max=size - 1)
