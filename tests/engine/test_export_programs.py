@@ -30,7 +30,7 @@ def test_a_program_takes_any_size(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {"unet", "swin_unetr"}))
 def test_every_network_of_one_size(name: str, tmp_path: Path) -> None:
-    """With free sizes, algebra on them takes a core up to ten seconds a network, and Swin UNETR twenty with one;
+    """With free sizes, algebra on them takes a core ten seconds a network, and Swin UNETR twenty with one:
     the command compares every file that it writes."""
     trained = untrained(tmp_path, name, classes=("cell", "debris"))
     graph = replace(Graph.of(trained), fixed=(33, 40))
