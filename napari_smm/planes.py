@@ -196,7 +196,7 @@ def plane_in_view(layer: Any, viewer: Any, spatial: int = 2) -> Plane:
 
 
 def stored_plane(source: PlaneSource) -> Path | None:
-    """The folder of the zarr array that is the image already, or its files, so that nothing has to be written.
+    """The folder of the zarr array that is the image already, or its files: nothing has to be written then.
 
     Of a volume the folder has to name the axes, and to say as much of spacing as the layer does. Several
     files, one a channel, stand with commas between them, as on the command line.
