@@ -22,6 +22,8 @@ from engine.data.specs import Data
 from engine.errors import InputError, unknown
 
 Table = Mapping[str, Sequence[int | str]]
+ANNOTATION = "annotation"
+"""Layout of a folder that was annotated in the workbench, whose images a table names."""
 NO_IMAGES = (".mat",)
 """Endings of files that hold what they like, of which only a layout knows which is an image."""
 
@@ -86,7 +88,7 @@ class Layout:
 def known() -> tuple[Layout, ...]:
     """The layouts that are known by name, owners' before generic ones, and ``patterns``."""
     text = Path(__file__).with_name("layouts.toml").read_text(encoding="utf-8")
-    return (*map(_layout, tomllib.loads(text)["layout"]), ANNOTATION, PATTERNS)
+    return (*map(_layout, tomllib.loads(text)["layout"]), PATTERNS)
 
 
 def _layout(table: Mapping[str, Any]) -> Layout:
@@ -108,15 +110,6 @@ PATTERNS = Layout(
     "between them, as in the documentation",
     part=(),
     generic=True,
-)
-
-
-ANNOTATION = Layout(
-    name="annotation",
-    title="Any images, annotated in the workbench: what is unlabelled counts nowhere",
-    tree="images anywhere below the folder; annotation/images.csv, annotation/classes.toml, annotation/masks",
-    reference="docs/annotating.md",
-    part=(),
 )
 
 
@@ -151,8 +144,8 @@ def find(data: Data) -> Found:
     root = _root(data.root)
     files = _files(root)
     layout = _choose(data, root, files)
-    if layout is ANNOTATION:
-        return _annotated(data, root)
+    if layout.name == ANNOTATION:
+        return _annotated(data, root, layout)
     parts = _match(layout, files)
     _require_pairs(root, files, layout, parts)
     notes = [note for part in parts for note in check(root, part, layout.tree)]
@@ -209,7 +202,7 @@ def list_images(root: Path) -> Listing:
     )
 
 
-def _annotated(data: Data, root: Path) -> Found:
+def _annotated(data: Data, root: Path, layout: Layout) -> Found:
     """The images of an annotated folder that have labels."""
     kept = annotated.read_set(root)
     entries = kept.labelled
@@ -248,8 +241,8 @@ def _annotated(data: Data, root: Path) -> Found:
     started = sum(entry.status == "started" for entry in entries)
     note = f"{started} of {len(cases)} images are not done yet: what is unlabelled in them counts nowhere."
     return Found(
-        layout=ANNOTATION.name,
-        title=ANNOTATION.title,
+        layout=layout.name,
+        title=layout.title,
         root=root,
         cases=tuple(cases),
         classes=kept.table,
@@ -299,14 +292,14 @@ def _choose(data: Data, root: Path, files: Sequence[str]) -> Layout:
     own = data.images or data.masks or data.valid
     if data.layout == "patterns" or (data.layout == "auto" and own):
         return _own(data)
-    if data.layout == "auto" and annotated.is_annotated(root):
-        return ANNOTATION
     if own:
         raise InputError(
             f"data.images, data.masks and data.valid are given with data.layout {data.layout!r}: "
             "they go with the layout 'patterns'."
         )
     layouts = {layout.name: layout for layout in known()}
+    if data.layout == "auto" and annotated.is_annotated(root):
+        return layouts[ANNOTATION]
     if data.layout != "auto":
         if data.layout not in layouts:
             raise unknown("data.layout", data.layout, ["auto", *layouts])
