@@ -83,7 +83,8 @@ def by_cover(
             continue
         free[index] = False
         others = int((alike[free, index] >= ALIKE).sum())
-        turns.append(Turn(index, -gain, f"looks like {others} other{'s' * (others != 1)}"))
+        alike_are = f"{others} other{'s' * (others > 1)}" if others else "no other"
+        turns.append(Turn(index, -gain, f"looks like {alike_are}"))
         covered = np.maximum(covered, alike[:, index])
     return turns
 
