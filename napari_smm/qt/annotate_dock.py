@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from napari.layers import Labels
 from numpy.typing import NDArray
+from qtpy import PYQT5
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import (
@@ -164,9 +165,10 @@ class AnnotateDock(Dock):
         self._jobs.close()
         self.correct.leave()
         self.queue.leave()
-        # What would be painted on them from now on nobody would save.
         self._free_keys()
-        self._layers.clear()
+        # What would be painted on them from now on nobody would save. With PyQt5 napari's circle of the brush
+        # brings the process down if a dock goes when there were labels and no layer is left.
+        self._layers.clear(leave_image=PYQT5)
         self.annotator.opened.disconnect(self._on_opened)
         self.annotator.moved.disconnect(self._on_moved)
         self.annotator.changed.disconnect(self._on_changed)

@@ -140,8 +140,8 @@ class AnnotateLayers(QObject):
         self._viewer.reset_view()
         return shown
 
-    def clear(self) -> None:
-        """Show nothing."""
+    def clear(self, *, leave_image: bool = False) -> None:
+        """Show nothing, or nothing that can be painted on."""
         shown, self._shown = self._shown, None
         if shown is None:
             return
@@ -154,7 +154,7 @@ class AnnotateLayers(QObject):
             # napari draws the buttons of a layer that comes back as if it moved the camera.
             shown.labels.mode = "pan_zoom"
             for layer in reversed(shown.layers):
-                if layer in self._viewer.layers:
+                if layer in self._viewer.layers and (layer is shown.labels or not leave_image):
                     self._viewer.layers.remove(layer)
         finally:
             self._leaving = False

@@ -213,6 +213,7 @@ def test_what_is_painted_stays_and_candidates_are_gone_through(
     np.testing.assert_array_equal(layer.data == UNLABELLED, near)
 
 
+@pytest.mark.both_bindings
 def test_none_is_applied_to_another_image(
     qtbot: QtBot, dock: AnnotateDock, viewer: Any, folder: Path, home: Path
 ) -> None:
