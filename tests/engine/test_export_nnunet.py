@@ -68,7 +68,8 @@ def test_images_come_back(
     for name in "ab":
         image = rng.integers(0, 256, (*sides, channels)).astype(dtype)
         image.ravel()[:3] = 0, 1, 255  # no gray
-        tifffile.imwrite(root / "images" / f"{name}.tif", image if channels == 3 else image[..., 0])
+        kind = {"photometric": "rgb"} if channels == 3 else {"photometric": "minisblack"}
+        tifffile.imwrite(root / "images" / f"{name}.tif", image if channels == 3 else image[..., 0], **kind)
         mask = rng.choice([0, 1, 2, 255] if unlabelled else [0, 1, 2], sides).astype(np.uint8)
         mask.ravel()[:4] = 0, 1, 2, 255 if unlabelled else 0
         Image.fromarray(mask).save(root / "masks" / f"{name}.png")
@@ -131,7 +132,7 @@ def test_channels_in_files_of_their_own(tmp_path: Path) -> None:
         (root / kind).mkdir(parents=True)
         for name in ("a", "b"):
             pixels = rng.integers(0, 2 if kind == "masks" else 60000, (9, 8))
-            tifffile.imwrite(root / kind / f"{name}.tif", pixels.astype(np.uint16))
+            tifffile.imwrite(root / kind / f"{name}.tif", pixels.astype(np.uint16), photometric="minisblack")
     data = Data(root=str(root), images="dapi/{id}.tif; actin/{id}.tif", masks="masks/{id}.tif")
     write(tmp_path / "out", data)
     assert_comes_back(data, tmp_path / "out")
