@@ -26,7 +26,7 @@ endef
 XVFB = $(if $(shell command -v xvfb-run),xvfb-run -a -s "-screen 0 1280x800x24")
 # With a choice of tests, none of them may be in one of the two folders.
 NONE_IS_FINE = $(if $(PYTEST),|| [ $$? = 5 ])
-# When both bindings are tested, PyQt6 runs all tests of the window, and PyQt5 these, which run all lines.
+# When both bindings are tested, PyQt6 runs all tests of the window, and PyQt5 these.
 WITH_BOTH_pyqt5 := -m both_bindings
 
 .DEFAULT_GOAL := help
@@ -35,7 +35,7 @@ WITH_BOTH_pyqt5 := -m both_bindings
 help:
 	@echo "make demo       train on the embedded set; pictures and numbers in demo/"
 	@echo "make gui        open the workbench in napari; OPEN=\"PATH ...\" opens runs and images in it"
-	@echo "make test       run the tests, those of the window with PyQt6, and with PyQt5 as many as run every line (test-logic, test-window, test-pyqt5, test-pyqt6)"
+	@echo "make test       run the tests, those of the window with PyQt6, and with PyQt5 those of what bindings differ in (test-logic, test-window, test-pyqt5, test-pyqt6)"
 	@echo "make lint       ruff, mypy and import-linter"
 	@echo "make format     let ruff put the code in order"
 	@echo "make benchmark  measure what mask modulation costs"

@@ -167,7 +167,6 @@ def test_annotated_predictions_are_ticked_and_read(qtbot: QtBot, host: Host, vie
     assert all(told != later for told, later in zip(host.told, host.told[1:], strict=False))
 
 
-@pytest.mark.both_bindings
 def test_another_truth_may_be_chosen(qtbot: QtBot, host: Host, viewer: Any) -> None:
     p, other = predict(viewer, "a"), label(viewer, "another hand")
     own = label(viewer, "a")
@@ -218,7 +217,6 @@ def test_what_cannot_be_used_is_grey_and_says_why(qtbot: QtBot, host: Host, view
     assert known(qtbot, host).predicted.weights == "def"  # type: ignore[union-attr]
 
 
-@pytest.mark.both_bindings
 def test_what_turns_out_wrong_is_said_and_can_be_left_out(qtbot: QtBot, host: Host, viewer: Any) -> None:
     logits = viewer.add_image(np.full(SHAPE, -3.0), name="logits")
     viewer.add_image(np.full(SHAPE, 0.5), name="fine")
@@ -265,7 +263,6 @@ def test_what_is_painted_counts(qtbot: QtBot, host: Host, viewer: Any) -> None:
     qtbot.waitUntil(lambda: known(qtbot, host).lesions.values[0][0].size == p.data.size, timeout=PATIENCE)
 
 
-@pytest.mark.both_bindings
 def test_both_classes_and_the_planes_of_a_stack(qtbot: QtBot, host: Host, viewer: Any) -> None:
     rng = np.random.default_rng(0)
     p, y = rng.random((2, 3, *SHAPE), dtype=np.float32), rng.integers(0, 3, (3, *SHAPE), dtype=np.uint8)
@@ -295,7 +292,6 @@ def test_both_classes_and_the_planes_of_a_stack(qtbot: QtBot, host: Host, viewer
     assert not stack_is.isHidden()
 
 
-@pytest.mark.both_bindings
 def test_groups_are_one_unit_and_many_pixels_are_counted_later(
     qtbot: QtBot, host: Host, viewer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -351,7 +347,6 @@ def test_the_runs_own_calibration(qtbot: QtBot, host: Host, viewer: Any, tmp_pat
     said(qtbot, host, "No run is watched")
 
 
-@pytest.mark.both_bindings
 def test_layers_that_come_go_and_change_names(qtbot: QtBot, host: Host, viewer: Any) -> None:
     tree = open_layers(qtbot, host)
     p, y = predict(viewer, "a"), label(viewer, "a")

@@ -273,7 +273,6 @@ def test_a_volume_slice_by_slice(qtbot: QtBot, dock: AnnotateDock, viewer: Any, 
     assert panel.left == 0
 
 
-@pytest.mark.both_bindings
 def test_what_is_wrong_is_said(qtbot: QtBot, dock: AnnotateDock, home: Path) -> None:
     panel = dock.correct
     shutil.rmtree(home / "runs" / "demo")

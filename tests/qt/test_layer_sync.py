@@ -195,7 +195,6 @@ def test_a_crash_leaves_layers_and_paint(qtbot: QtBot, bench: Workbench, viewer:
     assert painted.data[3, 4] == 0
 
 
-@pytest.mark.both_bindings
 def test_another_run_replaces_only_the_run_s_layers(
     qtbot: QtBot, bench: Workbench, viewer: Any, run: MadeRun, tmp_path: Path
 ) -> None:
@@ -209,7 +208,6 @@ def test_another_run_replaces_only_the_run_s_layers(
     assert viewer.layers[0] is mine
 
 
-@pytest.mark.both_bindings
 def test_a_closed_workbench_finds_its_layers_again(qtbot: QtBot, viewer: Any, run: MadeRun) -> None:
     first = workbench(viewer)
     first.session.watch(run.root)

@@ -83,7 +83,6 @@ def test_what_is_left_is_seen(
     assert leaks.leaks_since(before) == {}
 
 
-@pytest.mark.both_bindings
 def test_what_ends_late_is_no_leak(left_before: list[leaks.Census]) -> None:
     before = leaks.census()
     threading.Timer(0.3, lambda: None).start()
@@ -93,7 +92,6 @@ def test_what_ends_late_is_no_leak(left_before: list[leaks.Census]) -> None:
     assert leaks.leaks_since(before) == {}
 
 
-@pytest.mark.both_bindings
 def test_a_process_that_was_left_is_ended(left_before: list[leaks.Census]) -> None:
     before = leaks.census()
     made = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)

@@ -212,7 +212,6 @@ def test_a_plane_of_a_stack_is_laid_in_its_place(qtbot: QtBot, panel: PredictPan
     assert layer.get_value((2, 5, 6), world=True) == pytest.approx(float(np.asarray(layer.data)[0, 5, 6]))
 
 
-@pytest.mark.both_bindings
 def test_what_is_wrong_is_said_beside_the_field(qtbot: QtBot, panel: PredictPanel, viewer: Any) -> None:
     assert choices(panel, "predict-image") == ["no Image layer is open"]
     press(qtbot, panel, "predict-start")
@@ -234,7 +233,6 @@ def test_what_is_wrong_is_said_beside_the_field(qtbot: QtBot, panel: PredictPane
     assert said(panel, "predict-error") == said(panel, "predict-note") == ""
 
 
-@pytest.mark.both_bindings
 @pytest.mark.usefixtures("quick")
 def test_what_fails_is_said_below_the_bar(qtbot: QtBot, panel: PredictPanel, viewer: Any, home: Path) -> None:
     viewer.add_image(np.full((20, 30), np.nan), name="mine", contrast_limits=(0, 1))
@@ -250,7 +248,6 @@ def test_what_fails_is_said_below_the_bar(qtbot: QtBot, panel: PredictPanel, vie
     assert "no run directory" in said(panel, "predict-detail")
 
 
-@pytest.mark.both_bindings
 def test_runs_that_come_and_go_are_offered(
     qtbot: QtBot, panel: PredictPanel, demo_run: Path, home: Path
 ) -> None:

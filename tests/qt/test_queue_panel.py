@@ -193,7 +193,6 @@ def test_a_ranking_in_the_window(qtbot: QtBot, dock: AnnotateDock, viewer: Any, 
     assert processes() == []
 
 
-@pytest.mark.both_bindings
 def test_a_ranking_cancelled_closed_and_failed(
     qtbot: QtBot, dock: AnnotateDock, viewer: Any, home: Path
 ) -> None:

@@ -194,7 +194,6 @@ def test_t_follows_the_promise_until_the_hand_moves_it(
     assert dock.findChild(QComboBox, "threshold-rule").currentText() == "By hand"
 
 
-@pytest.mark.both_bindings
 def test_what_cannot_be_promised(qtbot: QtBot, dock: ThresholdDock, viewer: Any, run: MadeRun) -> None:
     lesions = images(12)
     calibrated(run, lesions)
@@ -331,7 +330,6 @@ def test_images_that_are_open_calibrate(
     assert together.isHidden()
 
 
-@pytest.mark.both_bindings
 def test_a_watched_run(qtbot: QtBot, dock: ThresholdDock, viewer: Any, run: MadeRun) -> None:
     lesions = images(28)
     calibrated(run, lesions)

@@ -232,7 +232,6 @@ def test_watching_brings_the_past_epochs_and_marks_the_row(
     assert "watch" not in enabled(dock)
 
 
-@pytest.mark.both_bindings
 def test_stopping_is_told_as_it_goes(
     qtbot: QtBot, dock: RunsDock, home: Path, held: Callable[..., Any]
 ) -> None:
@@ -292,7 +291,6 @@ def cut_after(root: Path, epoch: int) -> None:
     shutil.rmtree(root / "checkpoints")
 
 
-@pytest.mark.both_bindings
 @pytest.mark.usefixtures("quick")
 def test_a_run_that_cannot_be_resumed_says_why(qtbot: QtBot, dock: RunsDock, home: Path) -> None:
     made(home / "runs" / "odd", "crashed")
@@ -340,7 +338,6 @@ def test_a_folder_without_runs_is_listed_so_that_it_can_be_forgotten(
     wait_for_runs(qtbot, dock, 0)
 
 
-@pytest.mark.both_bindings
 def test_a_folder_that_is_not_there_is_refused_in_a_sentence(
     qtbot: QtBot, dock: RunsDock, tmp_path: Path
 ) -> None:
@@ -350,7 +347,6 @@ def test_a_folder_that_is_not_there_is_refused_in_a_sentence(
     wait_for(qtbot, lambda: error(dock) == "")
 
 
-@pytest.mark.both_bindings
 def test_a_run_that_vanishes_while_it_is_shown(qtbot: QtBot, dock: RunsDock, home: Path) -> None:
     gone = made(home / "runs" / "gone")
     made(home / "runs" / "stays")
@@ -375,7 +371,6 @@ def test_broken_memory_of_folders_is_said(qtbot: QtBot, dock: RunsDock, home: Pa
     wait_for(qtbot, lambda: error(dock) == "")
 
 
-@pytest.mark.both_bindings
 def test_selection_and_scrolling_stay_when_runs_come(qtbot: QtBot, dock: RunsDock, home: Path) -> None:
     for number in range(60):
         bare(home / "runs" / f"{number:02d}", number)
@@ -465,7 +460,6 @@ def test_a_run_that_is_dropped_is_watched_and_a_folder_of_runs_listed(
     assert dock.session.root == one
 
 
-@pytest.mark.both_bindings
 def test_other_things_that_are_dropped_on_the_canvas_are_napari_s(
     qtbot: QtBot, dock: RunsDock, viewer: Any, tmp_path: Path
 ) -> None:
@@ -493,7 +487,6 @@ class FileManager(QObject):
         self.opened.append(url.toLocalFile())
 
 
-@pytest.mark.both_bindings
 def test_the_folder_is_opened_in_the_system_s_file_manager(qtbot: QtBot, dock: RunsDock, home: Path) -> None:
     run = made(home / "runs" / "one two #3")
     wait_for_runs(qtbot, dock, 1)

@@ -267,7 +267,6 @@ def test_boxes_and_layers_follow_each_other(qtbot: QtBot, live: ThresholdDock, v
     assert boxes.swatches["prediction"][0].colours == ("#CC79A7",)
 
 
-@pytest.mark.both_bindings
 def test_the_outline_follows_once_the_hand_rests(
     qtbot: QtBot, live: ThresholdDock, viewer: Any, run: MadeRun
 ) -> None:
@@ -321,7 +320,6 @@ def test_kept_labels_are_the_users_own(
     np.testing.assert_array_equal(labels.data, wanted)
 
 
-@pytest.mark.both_bindings
 def test_labels_lie_on_their_image(qtbot: QtBot, dock: ThresholdDock, viewer: Any, tmp_path: Path) -> None:
     item = watched_item("a", origin=(4, 6), scale=(2.0, 0.5))
     dock.session.watch(MadeRun(tmp_path / "run", [item]).train(1).end().root)
@@ -332,7 +330,6 @@ def test_labels_lie_on_their_image(qtbot: QtBot, dock: ThresholdDock, viewer: An
     np.testing.assert_array_equal(labels.extent.world, image.extent.world)
 
 
-@pytest.mark.both_bindings
 @pytest.mark.parametrize("ending", [".png", ".tif"])
 def test_masks_are_saved_and_replaced_only_when_told_to(
     qtbot: QtBot, live: ThresholdDock, run: MadeRun, tmp_path: Path, ending: str, monkeypatch: Any
@@ -427,7 +424,6 @@ def painted(qtbot: QtBot, dock: ThresholdDock, viewer: Any, role: Any) -> np.nda
     return picture.max(-1) > 60
 
 
-@pytest.mark.both_bindings
 def test_a_stack_has_planes(qtbot: QtBot, dock: ThresholdDock, viewer: Any) -> None:
     rng = np.random.default_rng(1)
     p = rng.random((3, 20, 24), dtype=np.float32)
@@ -464,7 +460,6 @@ def test_a_stack_has_planes(qtbot: QtBot, dock: ThresholdDock, viewer: Any) -> N
     viewer.dims.ndisplay = 2
 
 
-@pytest.mark.both_bindings
 def test_the_mean_of_many_planes_waits_for_a_thread(
     qtbot: QtBot, dock: ThresholdDock, viewer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -584,7 +579,6 @@ def test_the_classes_of_a_prediction_belong_together(
     np.testing.assert_array_equal(viewer.layers[-1].data, wanted)
 
 
-@pytest.mark.both_bindings
 def test_classes_on_an_axis_of_their_own(qtbot: QtBot, dock: ThresholdDock, viewer: Any) -> None:
     p = np.random.default_rng(0).random((2, 24, 32), dtype=np.float32)
     meaning = {"role": "probability", "kind": "prediction", "classes": list(CLASSES)}
@@ -652,7 +646,6 @@ def test_letters_that_are_typed_are_letters(qtbot: QtBot, live: ThresholdDock, v
     field.hide()
 
 
-@pytest.mark.both_bindings
 def test_the_keys_are_free_and_stand_in_the_docs(viewer: Any) -> None:
     from napari._app_model import get_app_model
     from napari.layers import Image, Labels, Points, Shapes, Surface, Tracks, Vectors

@@ -195,7 +195,6 @@ def test_painted_layers_are_trained_on_and_shown_in_place(qtbot: QtBot, dock: Tr
     assert image.visible
 
 
-@pytest.mark.both_bindings
 def test_what_is_wrong_is_said_beside_the_choice(qtbot: QtBot, dock: TrainDock, viewer: Any) -> None:
     error = child(dock, QLabel, "train-source-error")
     dock.source.set_source("folder")
@@ -213,7 +212,6 @@ def test_what_is_wrong_is_said_beside_the_choice(qtbot: QtBot, dock: TrainDock, 
     assert not list(launch.home().glob("runs/*"))
 
 
-@pytest.mark.both_bindings
 @pytest.mark.usefixtures("quick")
 def test_data_that_the_trainer_refuses_are_a_failed_run(
     qtbot: QtBot, dock: TrainDock, tmp_path: Path
