@@ -50,6 +50,7 @@ from napari_smm.proposing import (
 from napari_smm.qt.correct_camera import look_at
 from napari_smm.qt.jobs import Jobs
 from napari_smm.qt.keys import is_typing
+from napari_smm.qt.offer_combo import OfferCombo
 from napari_smm.session import Session
 from napari_smm.status import SYMBOLS, Display
 
@@ -59,8 +60,6 @@ STEPS = 1000
 """Resolution of the progress bar."""
 REMEMBERED = 8
 """Images whose last proposal is kept, so that another one can take its place."""
-LOOKING = "looking for runs…"
-NO_RUNS = "no run with a checkpoint yet"
 GOING = (SYMBOLS["running"], SYMBOLS["stopping"])
 """What the words of a run begin with that still trains."""
 KEYS = {"U": 1, "Shift-U": -1}
@@ -103,7 +102,6 @@ class CorrectPanel(QWidget):
         self.prediction: Prediction | None = None
         self.shown: Proposed | None = None
         self._apply = apply
-        self._offers: list[Offer] = []
         self._order: Future[Prediction] | None = None
         self._image = ""
         self._made: dict[str, Proposed] = {}
@@ -133,9 +131,7 @@ class CorrectPanel(QWidget):
 
     def choose_run(self, run: Path) -> None:
         """Choose a run among those that are offered."""
-        for index, offer in enumerate(self._offers):
-            if offer.choice.path == run.expanduser().absolute():
-                self.run.setCurrentIndex(index)
+        self.run.choose(run.expanduser().absolute())
 
     def search(self) -> None:
         """Look for runs again."""
@@ -214,9 +210,7 @@ class CorrectPanel(QWidget):
     # Building
 
     def _build(self) -> None:
-        self.run = QComboBox(self)
-        self.run.setObjectName("correct-run")
-        self.run.addItem(LOOKING)
+        self.run = OfferCombo("correct-run", self)
         self.slices = QComboBox(self)
         self.slices.setObjectName("correct-slices")
         self.slices.addItem("the slice in view", "view")
@@ -315,12 +309,12 @@ class CorrectPanel(QWidget):
     # What is chosen
 
     def _choice(self) -> Offer:
-        index = self.run.currentIndex()
-        if not self._offers or not 0 <= index < len(self._offers):
+        offer = self.run.chosen()
+        if offer is None:
             raise InputError(
                 "there is no run to propose with: paint three to five images, train on them, and come back."
             )
-        return self._offers[index]
+        return offer
 
     def _current(self) -> str:
         if self.annotator.current is None:
@@ -409,19 +403,7 @@ class CorrectPanel(QWidget):
         self._show()
 
     def _offer(self, found: list[Offer]) -> None:
-        kept = self._offers[self.run.currentIndex()] if self._offers else None
-        chosen_by_hand = kept is not None and self.run.currentIndex() > 0
-        self._offers = found
-        self.run.blockSignals(True)
-        self.run.clear()
-        self.run.addItems([offer.words for offer in found] or [NO_RUNS])
-        for index, offer in enumerate(found):
-            self.run.setItemData(index, str(offer.choice.path), Qt.ItemDataRole.ToolTipRole)
-        paths = [offer.choice.path for offer in found]
-        same = kept is not None and chosen_by_hand and kept.choice.path in paths
-        self.run.setCurrentIndex(paths.index(kept.choice.path) if same and kept else 0)
-        self.run.setEnabled(bool(found))
-        self.run.blockSignals(False)
+        self.run.offer(found)
         self._show()
 
     # The clock, which stands still while nothing goes on
@@ -575,7 +557,7 @@ class CorrectPanel(QWidget):
         self.bar.setRange(0, 0 if shown.done is None else STEPS)
         self.bar.setValue(0 if shown.done is None else round(shown.done * STEPS))
         self.bar.setUpdatesEnabled(True)
-        ready = self.annotator.current is not None and self.run.currentText() != LOOKING
+        ready = self.annotator.current is not None and not self.run.looking
         self.begin.setEnabled(ready and not self.busy)
         self.halt.setEnabled(shown.can_stop)
         several = self._has_slices()
@@ -584,11 +566,11 @@ class CorrectPanel(QWidget):
 
     def _has_slices(self) -> bool:
         """Whether the image is a volume and the run one of 2D images."""
-        index = self.run.currentIndex()
-        if self.annotator.current is None or not 0 <= index < len(self._offers):
+        offer = self.run.chosen()
+        if self.annotator.current is None or offer is None:
             return False
         images = self._image_layers()
-        return bool(images) and images[0].ndim > self._offers[index].choice.dims
+        return bool(images) and images[0].ndim > offer.choice.dims
 
     def _show_candidates(self) -> None:
         found = self._candidates()

@@ -33,6 +33,7 @@ from napari_smm.feed import Snapshot
 from napari_smm.proposing import Offer, offers
 from napari_smm.qt.correct_camera import look_at
 from napari_smm.qt.jobs import Ended, Jobs
+from napari_smm.qt.offer_combo import OfferCombo
 from napari_smm.session import Session
 from napari_smm.status import Display
 from napari_smm.suggesting import Ranking, Row, display, following, rows, staleness, start, titles
@@ -49,7 +50,6 @@ SHARE = Qt.ItemDataRole.UserRole
 """Under which an item keeps its score's share of the highest, in the column of the score."""
 IMAGE = Qt.ItemDataRole.UserRole + 1
 PLACE = Qt.ItemDataRole.UserRole + 2
-NO_RUNS = "no run with a checkpoint yet"
 DONE = "✔ Ranked"
 
 
@@ -107,7 +107,6 @@ class QueuePanel(QWidget):
         self.ranking: Ranking | None = None
         self.found: Suggestions | None = None
         self.queue: list[Row] = []
-        self._offers: list[Offer] = []
         self._order: Future[Ranking] | None = None
         self._target: tuple[str, PlaceEntry] | None = None
         self._looks = 0
@@ -144,16 +143,15 @@ class QueuePanel(QWidget):
         if self.busy:
             return
         self._end = None
-        index, root = self.run.currentIndex(), self.annotator.root
-        if root is None or not 0 <= index < len(self._offers):
+        offer, root = self.run.chosen(), self.annotator.root
+        if root is None or offer is None:
             what = "no folder is open" if root is None else "there is no run to ask: train one first"
             self._end = Display("✖ Failed", detail=f"{what}.")
             self._show()
             return
         # What is not saved yet would be suggested anew.
         self.annotator.flush()
-        run = self._offers[index].choice.path
-        self._order = self.session.run(partial(start, run, root, self.order.currentData()))
+        self._order = self.session.run(partial(start, offer.choice.path, root, self.order.currentData()))
         self._clock.start()
         self._show()
 
@@ -201,8 +199,7 @@ class QueuePanel(QWidget):
     # Building
 
     def _build(self) -> None:
-        self.run = QComboBox(self)
-        self.run.setObjectName("queue-run")
+        self.run = OfferCombo("queue-run", self)
         self.order = QComboBox(self)
         self.order.setObjectName("queue-order")
         for name, title in titles().items():
@@ -339,19 +336,8 @@ class QueuePanel(QWidget):
         self.reason.setVisible(bool(self.reason.text()))
 
     def _offer(self, found: tuple[list[Offer], str]) -> None:
-        kept = self.run.currentData()
-        by_hand = self.run.currentIndex() > 0
-        self._offers, self._stale = found
-        self.run.blockSignals(True)
-        self.run.clear()
-        for offer in self._offers:
-            self.run.addItem(offer.words, str(offer.choice.path))
-            self.run.setItemData(self.run.count() - 1, str(offer.choice.path), Qt.ItemDataRole.ToolTipRole)
-        if not self._offers:
-            self.run.addItem(NO_RUNS)
-        self.run.setCurrentIndex(max(0, self.run.findData(kept)) if by_hand else 0)
-        self.run.setEnabled(bool(self._offers))
-        self.run.blockSignals(False)
+        runs, self._stale = found
+        self.run.offer(runs)
         self._show()
 
     # The clock, which stands still while nothing goes on
@@ -462,7 +448,9 @@ class QueuePanel(QWidget):
         self.bar.setRange(0, 0 if shown.done is None else STEPS)
         self.bar.setValue(0 if shown.done is None else round(shown.done * STEPS))
         self.bar.setUpdatesEnabled(True)
-        self.begin.setEnabled(self.annotator.root is not None and bool(self._offers) and not self.busy)
+        self.begin.setEnabled(
+            self.annotator.root is not None and self.run.chosen() is not None and not self.busy
+        )
         self.halt.setEnabled(shown.can_stop)
         self.begin.setVisible(not self.busy)
         self.halt.setVisible(self.busy)
