@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hands import press
 from napari.layers import Image as ImageLayer
 from PIL import Image
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QAbstractButton, QCheckBox
+from qtpy.QtWidgets import QCheckBox
 
 from engine.config import RunConfig
 from engine.data.annotated import UNLABELLED
@@ -70,13 +71,6 @@ def dock(viewer: Any, qtbot: QtBot, folder: Path) -> Iterator[AnnotateDock]:
     made.open_folder(folder)
     yield made
     made.shut()
-
-
-def press(qtbot: QtBot, dock: AnnotateDock, name: str) -> None:
-    button = dock.findChild(QAbstractButton, name)
-    assert button is not None
-    assert button.isEnabled(), name
-    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
 
 
 def shows(qtbot: QtBot, viewer: Any, number: int) -> None:

@@ -11,10 +11,10 @@ import numpy as np
 import psutil
 import pytest
 import tifffile
+from hands import child, press, said
 from PIL import Image
 from pytestqt.qtbot import QtBot
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QAbstractButton, QCheckBox, QComboBox, QLabel, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox
 
 from engine.data.annotated import UNLABELLED
 from engine.data.demo import demo_pair
@@ -64,24 +64,6 @@ def dock(viewer: Any, qtbot: QtBot, folder: Path) -> Iterator[AnnotateDock]:
 def unfold(dock: AnnotateDock) -> None:
     section = dock.correct.parentWidget()
     section.set_open(True)
-
-
-def child(panel: QWidget, kind: type, name: str) -> Any:
-    found = panel.findChild(kind, name)
-    assert found is not None, name
-    return found
-
-
-def press(qtbot: QtBot, panel: QWidget, name: str) -> None:
-    button = child(panel, QAbstractButton, name)
-    assert button.isEnabled(), name
-    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
-
-
-def said(panel: QWidget, name: str) -> str:
-    """What a label says, as long as it can be seen."""
-    label = child(panel, QLabel, name)
-    return str(label.text()) if label.isVisible() else ""
 
 
 def proposed(qtbot: QtBot, dock: AnnotateDock) -> CorrectPanel:

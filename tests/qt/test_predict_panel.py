@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from hands import child, press, said
 from napari.utils import progress
 from pytestqt.qtbot import QtBot
-from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QComboBox, QLabel, QProgressBar, QPushButton, QWidget
 
 from napari_smm import menu
@@ -43,24 +43,6 @@ def panel(viewer: Any, qtbot: QtBot) -> Iterator[PredictPanel]:
     qtbot.waitUntil(lambda: made.run.isEnabled(), timeout=PATIENCE)
     yield made
     made.shut()
-
-
-def child(panel: QWidget, kind: type, name: str) -> Any:
-    found = panel.findChild(kind, name)
-    assert found is not None, name
-    return found
-
-
-def press(qtbot: QtBot, panel: QWidget, name: str) -> None:
-    button = child(panel, QPushButton, name)
-    assert button.isEnabled(), name
-    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
-
-
-def said(panel: QWidget, name: str) -> str:
-    """What a label says, as long as it can be seen."""
-    label = child(panel, QLabel, name)
-    return str(label.text()) if label.isVisible() else ""
 
 
 def choices(panel: QWidget, name: str) -> list[str]:

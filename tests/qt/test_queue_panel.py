@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from hands import child, press, said
 from PIL import Image
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import Qt
@@ -16,10 +17,8 @@ from qtpy.QtWidgets import (
     QAbstractButton,
     QCheckBox,
     QComboBox,
-    QLabel,
     QTreeWidget,
     QTreeWidgetItem,
-    QWidget,
 )
 
 from engine import suggestions_file
@@ -74,24 +73,6 @@ def dock(viewer: Any, qtbot: QtBot, folder: Path) -> Iterator[AnnotateDock]:
     qtbot.waitUntil(lambda: bool(made.queue.queue) and made.queue.run.isEnabled(), timeout=PATIENCE)
     yield made
     made.shut()
-
-
-def child(panel: QWidget, kind: type, name: str) -> Any:
-    found = panel.findChild(kind, name)
-    assert found is not None, name
-    return found
-
-
-def press(qtbot: QtBot, panel: QWidget, name: str) -> None:
-    button = child(panel, QAbstractButton, name)
-    assert button.isEnabled(), name
-    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
-
-
-def said(panel: QWidget, name: str) -> str:
-    """What a label says, as long as it can be seen."""
-    label = child(panel, QLabel, name)
-    return str(label.text()) if label.isVisible() else ""
 
 
 def listed(dock: AnnotateDock) -> list[QTreeWidgetItem]:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from hands import child, press
 from pytestqt.qtbot import QtBot
-from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLabel, QProgressBar, QPushButton, QWidget
 
 from engine import lock
@@ -66,18 +66,6 @@ def dock(viewer: Any) -> Iterator[TrainDock]:
     viewer.window.add_dock_widget(made, name="Train")
     yield made
     made.shut()
-
-
-def child(dock: QWidget, kind: type, name: str) -> Any:
-    found = dock.findChild(kind, name)
-    assert found is not None, name
-    return found
-
-
-def press(qtbot: QtBot, dock: QWidget, name: str) -> None:
-    button = child(dock, QPushButton, name)
-    assert button.isEnabled(), name
-    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
 
 
 def status(dock: QWidget) -> str:
