@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import tifffile
-from hands import child, press, said
+from hands import child, press, processes, said
 from PIL import Image
 from pytestqt.qtbot import QtBot
 from qtpy.QtWidgets import QCheckBox, QComboBox
@@ -72,11 +71,6 @@ def proposed(qtbot: QtBot, dock: AnnotateDock) -> CorrectPanel:
     qtbot.waitUntil(lambda: not dock.correct.busy, timeout=PATIENCE)
     assert said(dock.correct, "correct-error") == ""
     return dock.correct
-
-
-def processes() -> list[psutil.Process]:
-    found = psutil.Process().children(recursive=True)
-    return [child for child in found if "engine.predict" in child.cmdline()]
 
 
 def row(folder: Path, image: str) -> dict[str, str]:
@@ -202,13 +196,13 @@ def test_none_is_applied_to_another_image(
     panel = dock.correct
     first = dock.annotator.labels("0.png")
     press(qtbot, panel, "correct-propose")
-    qtbot.waitUntil(lambda: panel.prediction is not None and bool(processes()), timeout=PATIENCE)
+    qtbot.waitUntil(lambda: bool(panel.prediction and processes("engine.predict")), timeout=PATIENCE)
     prediction = panel.prediction
     press(qtbot, dock, "annotate-next")
     qtbot.waitUntil(lambda: "annotation · 1" in viewer.layers, timeout=PATIENCE)
     assert not panel.busy
     assert prediction.wait(PATIENCE / 1000)
-    assert processes() == []
+    assert processes("engine.predict") == []
     assert (first == UNLABELLED).all()
     assert (dock.layer().data == UNLABELLED).all()
     assert dock.annotator.entry("0.png").origin == ""
@@ -224,7 +218,7 @@ def test_none_is_applied_to_another_image(
     prediction = panel.prediction
     viewer.window.remove_dock_widget(dock)
     assert prediction.wait(PATIENCE / 1000)
-    assert (dock.annotator.entry("1.png").status, processes()) == ("untouched", [])
+    assert (dock.annotator.entry("1.png").status, processes("engine.predict")) == ("untouched", [])
 
 
 @pytest.mark.both_bindings

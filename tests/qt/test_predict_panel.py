@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
-from hands import child, press, said
+from hands import child, press, processes, said
 from napari.utils import progress
 from pytestqt.qtbot import QtBot
 from qtpy.QtWidgets import QComboBox, QLabel, QProgressBar, QPushButton, QWidget
@@ -56,11 +55,6 @@ def picture(*shape: int) -> np.ndarray:
     return values.astype(np.uint8)
 
 
-def processes() -> list[psutil.Process]:
-    found = psutil.Process().children(recursive=True)
-    return [child for child in found if "engine.predict" in child.cmdline()]
-
-
 def idle(panel: PredictPanel) -> bool:
     return not panel.busy and not panel._clock.isActive()
 
@@ -102,7 +96,7 @@ def test_a_prediction_in_the_window(qtbot: QtBot, panel: PredictPanel, viewer: A
     assert shown[-1] == 1000
     assert len({value for value in shown if 0 < value < 1000}) >= 2
     assert bars() == []
-    assert processes() == []
+    assert processes("engine.predict") == []
     layer = viewer.layers["probability · mine"]
     np.testing.assert_array_equal(layer.data, panel.prediction.result().levels(0)[0])
     assert (layer.data.dtype, layer.data.shape) == (np.float32, image.shape)
@@ -128,7 +122,7 @@ def test_a_cancel_by_the_button(qtbot: QtBot, panel: PredictPanel, viewer: Any) 
     qtbot.waitUntil(
         lambda: said(panel, "predict-status").startswith("▶ Predicting… · tile"), timeout=PATIENCE
     )
-    (process,) = processes()
+    (process,) = processes("engine.predict")
     press(qtbot, panel, "predict-cancel")
     assert said(panel, "predict-status") == "◑ Cancelling…"
     assert process.is_running()
@@ -143,24 +137,24 @@ def test_a_cancel_by_the_button(qtbot: QtBot, panel: PredictPanel, viewer: Any) 
 def test_a_closed_panel_ends_its_process(qtbot: QtBot, panel: PredictPanel, viewer: Any, home: Path) -> None:
     viewer.add_image(picture(4000, 3000), name="mine")
     press(qtbot, panel, "predict-start")
-    qtbot.waitUntil(lambda: panel.prediction is not None and bool(processes()), timeout=PATIENCE)
+    qtbot.waitUntil(lambda: bool(panel.prediction and processes("engine.predict")), timeout=PATIENCE)
     prediction = panel.prediction
     viewer.window.remove_dock_widget(panel)
     assert Workbench._open == {}
     assert prediction.wait(PATIENCE / 1000)
     assert prediction.poll().state == "cancelled"
-    assert processes() == []
+    assert processes("engine.predict") == []
     assert list((home / "predictions").iterdir()) == []
 
 
 def test_a_closed_viewer_ends_its_process(qtbot: QtBot, panel: PredictPanel, viewer: Any) -> None:
     viewer.add_image(picture(4000, 3000), name="mine")
     press(qtbot, panel, "predict-start")
-    qtbot.waitUntil(lambda: panel.prediction is not None and bool(processes()), timeout=PATIENCE)
+    qtbot.waitUntil(lambda: bool(panel.prediction and processes("engine.predict")), timeout=PATIENCE)
     prediction = panel.prediction
     viewer.close()
     qtbot.waitUntil(lambda: prediction.poll().state == "cancelled", timeout=PATIENCE)
-    assert processes() == []
+    assert processes("engine.predict") == []
     assert bars() == []
 
 
@@ -173,7 +167,7 @@ def test_a_panel_closed_before_its_prediction_has_started(
     assert panel.prediction is None
     viewer.window.remove_dock_widget(panel)
     qtbot.waitUntil(lambda: not list((home / "predictions").glob("*")), timeout=PATIENCE)
-    assert processes() == []
+    assert processes("engine.predict") == []
 
 
 @pytest.mark.both_bindings

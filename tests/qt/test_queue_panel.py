@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
-from hands import child, press, said
+from hands import child, press, processes, said
 from PIL import Image
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import Qt
@@ -86,11 +85,6 @@ def texts(dock: AnnotateDock) -> list[list[str]]:
 
 def shows(viewer: Any, qtbot: QtBot, name: str) -> None:
     qtbot.waitUntil(lambda: f"annotation · {name}" in viewer.layers, timeout=PATIENCE)
-
-
-def processes() -> list[psutil.Process]:
-    found = psutil.Process().children(recursive=True)
-    return [child for child in found if "engine.suggest" in child.cmdline()]
 
 
 @pytest.mark.both_bindings
@@ -171,7 +165,7 @@ def test_a_ranking_in_the_window(qtbot: QtBot, dock: AnnotateDock, viewer: Any, 
     # What was painted a moment ago was saved before.
     assert sorted(row.image for row in dock.queue.queue) == ["1.png", "2.png", "3.png"]
     assert len(listed(dock)) == 3
-    assert processes() == []
+    assert processes("engine.suggest") == []
 
 
 def test_a_ranking_cancelled_closed_and_failed(
@@ -192,6 +186,6 @@ def test_a_ranking_cancelled_closed_and_failed(
     assert "no run directory" in said(dock.queue, "queue-error")
     (runs / "gone").rename(runs / "demo")
     press(qtbot, dock, "queue-rank")
-    qtbot.waitUntil(lambda: bool(processes()), timeout=PATIENCE)
+    qtbot.waitUntil(lambda: bool(processes("engine.suggest")), timeout=PATIENCE)
     viewer.window.remove_dock_widget(dock)
-    qtbot.waitUntil(lambda: processes() == [], timeout=PATIENCE)
+    qtbot.waitUntil(lambda: processes("engine.suggest") == [], timeout=PATIENCE)

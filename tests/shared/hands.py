@@ -1,7 +1,8 @@
-"""What a user does with a panel, for the tests of the window: find, press, read."""
+"""What a user does with a panel, for the tests of the window: find, press, read; and what goes on behind."""
 
 from typing import Any
 
+import psutil
 from pytestqt.qtbot import QtBot
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QAbstractButton, QLabel, QWidget
@@ -25,3 +26,15 @@ def said(panel: QWidget, name: str) -> str:
     """What a label says, as long as it can be seen."""
     label = child(panel, QLabel, name)
     return str(label.text()) if label.isVisible() else ""
+
+
+def processes(command: str) -> list[psutil.Process]:
+    """The living processes of a command, such as engine.predict, that were started from here."""
+
+    def runs_it(child: psutil.Process) -> bool:
+        try:
+            return command in child.cmdline()
+        except psutil.NoSuchProcess:  # it has ended, be it taken note of (gone) or not (a zombie)
+            return False
+
+    return [child for child in psutil.Process().children(recursive=True) if runs_it(child)]
