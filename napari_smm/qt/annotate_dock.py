@@ -166,9 +166,9 @@ class AnnotateDock(Dock):
         self.correct.leave()
         self.queue.leave()
         self._free_keys()
-        # What would be painted on them from now on nobody would save. With PyQt5 napari's circle of the brush
-        # brings the process down if a dock goes when there were labels and no layer is left.
-        self._layers.clear(leave_image=PYQT5)
+        # What would be painted on them from now on nobody would save. With PyQt5 napari comes down when a
+        # dock goes just after labels that were painted on, so they stay, but nobody can paint on them.
+        self._layers.clear(leave=PYQT5)
         self.annotator.opened.disconnect(self._on_opened)
         self.annotator.moved.disconnect(self._on_moved)
         self.annotator.changed.disconnect(self._on_changed)

@@ -140,8 +140,8 @@ class AnnotateLayers(QObject):
         self._viewer.reset_view()
         return shown
 
-    def clear(self, *, leave_image: bool = False) -> None:
-        """Show nothing, or nothing that can be painted on."""
+    def clear(self, *, leave: bool = False) -> None:
+        """Show nothing, or leave what is shown, but so that nobody paints on it."""
         shown, self._shown = self._shown, None
         if shown is None:
             return
@@ -153,8 +153,11 @@ class AnnotateLayers(QObject):
             self._look = {name: getattr(shown.labels, name) for name in names}
             # napari draws the buttons of a layer that comes back as if it moved the camera.
             shown.labels.mode = "pan_zoom"
+            if leave:
+                shown.labels.editable = False
+                return
             for layer in reversed(shown.layers):
-                if layer in self._viewer.layers and (layer is shown.labels or not leave_image):
+                if layer in self._viewer.layers:
                     self._viewer.layers.remove(layer)
         finally:
             self._leaving = False

@@ -484,7 +484,9 @@ def test_a_dropped_folder_is_trained_on_and_closing_leaves_nothing(
     config = train.form.value()
     assert (config.data.layout, config.data.follow) == ("auto", True)
     dock.shut()
-    assert [each.name for each in viewer.layers] == ["a"] * PYQT5  # see AnnotateDock.leave
+    # See AnnotateDock.leave.
+    assert [each.name for each in viewer.layers] == (["a", "annotation · a"] if PYQT5 else [])
+    assert layer.editable != PYQT5
     assert (on_disk(folder, "a.png") == layer.data).all()
     assert not layer.keymap
     # One that is opened again finds it.
