@@ -16,7 +16,8 @@ import io
 import json
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -326,21 +327,17 @@ def _when(path: Path) -> datetime:
         return datetime.fromtimestamp(path.stat().st_mtime, UTC)
 
 
-class _writing:  # noqa: N801 (used as a function)
-    """Says in one sentence why a folder cannot be written."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
-            reason = "the disk is full" if is_disk_full(error) else (error.strerror or str(error))
-            raise InputError(
-                f"annotations cannot be written to {self._root / FOLDER} ({reason}): what was saved before "
-                "is still there; free room, or a folder that may be written, would work."
-            ) from error
+@contextmanager
+def _writing(root: Path) -> Iterator[None]:
+    """Say in one sentence why a folder cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        reason = "the disk is full" if is_disk_full(error) else (error.strerror or str(error))
+        raise InputError(
+            f"annotations cannot be written to {root / FOLDER} ({reason}): what was saved before "
+            "is still there; free room, or a folder that may be written, would work."
+        ) from error
 
 
 def _turn(root: Path) -> FileLock:

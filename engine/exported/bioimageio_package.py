@@ -26,11 +26,12 @@ from engine.exported.agreement import Check
 from engine.exported.citations import papers
 from engine.exported.cover import cover
 from engine.exported.document import document
-from engine.exported.file import agreed, unfinished
+from engine.exported.file import agreed
 from engine.exported.graph import LEAST, Graph
 from engine.exported.packages import need
 from engine.exported.real_images import RealImage
 from engine.exported.zoo import zoo
+from engine.outputs import replacing
 from engine.trained import Trained
 
 LICENSE = "CC-BY-4.0"
@@ -146,7 +147,7 @@ def write(
             is there.
     """
     require()
-    with zoo(), TemporaryDirectory() as folder, unfinished(path) as new:
+    with zoo(), TemporaryDirectory() as folder, replacing(path) as new:
         from bioimageio.spec import save_bioimageio_package
 
         examples = [test_image(trained, graph, image) for image in images]

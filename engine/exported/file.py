@@ -1,12 +1,10 @@
 """Writing an exported file: beside its place, tried on real images, and only then in its place."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from secrets import token_hex
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -15,6 +13,7 @@ from engine.disk import replace_text
 from engine.errors import InputError
 from engine.exported.agreement import TOLERANCE, Check, agreement, largest
 from engine.exported.graph import Graph
+from engine.outputs import replacing
 from engine.record import plain
 from engine.trained import Trained
 
@@ -64,7 +63,7 @@ def write_checked(
     Raises:
         InputError: it does not agree; then neither file is there.
     """
-    with unfinished(path) as new:
+    with replacing(path) as new:
         kind.write(new, graph, description)
         checks = agreement(trained, kind.runner(new), images, path.name)
         beside = {
@@ -103,15 +102,3 @@ def free(path: Path, overwrite: bool) -> Path:
     if not path.parent.is_dir():
         raise InputError(f"there is no folder {path.parent} to write {path.name} into: make it first.")
     return path
-
-
-@contextmanager
-def unfinished(path: Path) -> Iterator[Path]:
-    """A hidden path beside a path, of the same ending, that takes its place if the block ends well."""
-    new = path.with_name(f".{token_hex(4)}.{path.name}")
-    try:
-        yield new
-        new.replace(path)
-    finally:
-        with suppress(FileNotFoundError):
-            new.unlink()
