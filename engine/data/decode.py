@@ -7,10 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import h5py
 import imagecodecs
 import numpy as np
-import scipy.io
 from PIL import Image
 
 from engine.data import stacks, volumes, zarrs
@@ -163,6 +161,8 @@ def _matlab(source: Source) -> Raster:
 
     MATLAB's volumes are stacks along the third axis: y, x, z, channels.
     """
+    import h5py
+
     steps = source.key.split(".") if source.key else []
     read = _hdf5 if h5py.is_hdf5(source.path) else _mat5
     values = read(source.path, steps)
@@ -174,6 +174,8 @@ def _matlab(source: Source) -> Raster:
 
 
 def _mat5(path: Path, steps: list[str]) -> Array:
+    import scipy.io
+
     names = [name for name, *_ in scipy.io.whosmat(path)]
     first, *fields = steps or names[:1]
     if first not in names or (not steps and len(names) > 1):
@@ -189,6 +191,8 @@ def _mat5(path: Path, steps: list[str]) -> Array:
 
 
 def _hdf5(path: Path, steps: list[str]) -> Array:
+    import h5py
+
     with h5py.File(path, "r") as file:
         names = [name for name in file if not name.startswith("#")]
         key = "/".join(steps or names[:1])

@@ -17,7 +17,6 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image
 from platformdirs import user_cache_dir
-from scipy.ndimage import gaussian_filter
 
 from engine.errors import InputError
 
@@ -78,7 +77,7 @@ def demo_pair(number: int, *, size: int = 128, seed: int = 0) -> tuple[NDArray[n
     rng = np.random.default_rng([_VERSION, seed, number])
     depth, truth = _vessels(rng, size)
     scene = _background(rng, size) * (1 - depth) * (1 - _distractors(rng, size))
-    blurred = gaussian_filter(scene, rng.uniform(0.6, 0.9), mode="nearest")
+    blurred = _blurred(scene, rng.uniform(0.6, 0.9), mode="nearest")
     return _sensor(rng, blurred), truth
 
 
@@ -179,7 +178,7 @@ def _root(rng: Generator, size: int) -> Sprout:
 def _grow(rng: Generator, size: int, start: Floats, heading: float, radius: float, contrast: float) -> Branch:
     """A winding course that thins and fades towards its end, cut where it leaves the image."""
     count = int(rng.uniform(20, 50) * (0.5 + 0.5 * radius) / _STEP)
-    wander = gaussian_filter(rng.normal(size=count), 12, mode="nearest") * rng.uniform(0.05, 0.13)
+    wander = _blurred(rng.normal(size=count), 12, mode="nearest") * rng.uniform(0.05, 0.13)
     angle = heading + np.cumsum(wander)
     moves = _STEP * np.stack([np.sin(angle), np.cos(angle)], axis=1)
     points = start + np.cumsum(moves, axis=0)
@@ -187,7 +186,7 @@ def _grow(rng: Generator, size: int, start: Floats, heading: float, radius: floa
     count = int(away.argmax()) if away.any() else count
     along = np.linspace(0, 1, count)
     fade = 0.1 if radius > 1 else 0.4  # the last branches vanish in the noise
-    flicker = 1 + 0.5 * gaussian_filter(rng.normal(size=count), 10, mode="nearest")
+    flicker = 1 + 0.5 * _blurred(rng.normal(size=count), 10, mode="nearest")
     return Branch(
         points[:count],
         np.maximum(radius * (1 - 0.25 * along), _THINNEST),
@@ -268,6 +267,14 @@ def _clouds(rng: Generator, size: int, grain: int) -> Floats:
     return smooth
 
 
+def _blurred(values: Floats, width: float, mode: str = "reflect") -> Floats:
+    """Values smoothed by a Gaussian of this deviation."""
+    from scipy.ndimage import gaussian_filter  # here, as a set that is written already needs none of it
+
+    blurred: Floats = gaussian_filter(values, width, mode=mode)
+    return blurred
+
+
 def _bell(x: Floats, width: float) -> Floats:
     bell: Floats = np.exp(-((x / width) ** 2) / 2)
     return bell
@@ -277,7 +284,7 @@ def _sensor(rng: Generator, scene: Floats) -> NDArray[np.uint8]:
     """Shot noise, a little of it smeared over neighbours, read noise and 8 bits."""
     electrons = rng.uniform(350, 900)
     noisy = rng.poisson(np.clip(scene, 0.02, None) * electrons) / electrons
-    grain = gaussian_filter(rng.normal(size=scene.shape), 0.8) * rng.uniform(0.02, 0.05)
+    grain = _blurred(rng.normal(size=scene.shape), 0.8) * rng.uniform(0.02, 0.05)
     read = rng.normal(scale=0.01, size=scene.shape)
     levels: NDArray[np.uint8] = np.clip(np.rint((noisy + grain + read) * 255), 0, 255).astype(np.uint8)
     return levels

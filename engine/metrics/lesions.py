@@ -5,7 +5,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor
 
 Mask = NDArray[np.bool_]
@@ -42,5 +41,7 @@ def lesion_recall(prediction: Tensor, truth: Tensor, *, valid: Tensor | None = N
 
 def _counted(prediction: Mask, truth: Mask) -> tuple[int, int]:
     """Detected and all components of one mask."""
+    from scipy import ndimage
+
     component, total = ndimage.label(truth, structure=np.ones((3,) * truth.ndim, np.bool_))
     return len(np.unique(component[prediction & truth])), total

@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from skimage.morphology import skeletonize
 from torch import Tensor
 
 Mask = NDArray[np.bool_]
@@ -47,5 +46,7 @@ def _skeleton(mask: Mask) -> Mask:
     In 3D it deletes some components of even width altogether (its issue 3757). Where
     that leaves nothing, the score would be undefined, and the mask is its own skeleton.
     """
+    from skimage.morphology import skeletonize
+
     skeleton: Mask = skeletonize(mask)  # type: ignore[no-untyped-call]
     return skeleton if skeleton.any() else mask
