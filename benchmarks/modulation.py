@@ -152,7 +152,7 @@ def moved(images: int, side: int, rounds: int, device: torch.device) -> tuple[Ta
         f"Bytes that modulation moves: masks of {images} images of {side}²",
         ["", "bytes read + written", "ms", "GB/s", "% of the copy"],
         rows,
-        "Bytes that must be read and written at the least: a byte a pixel of masks, a bit where they are packed.",
+        "Bytes that must be read and written at least: a byte a pixel of masks, a bit where they are packed.",
     )
     return table, {name: 100 * value / copy for name, value in list(speed.items())[2:]}
 
