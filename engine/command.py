@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from engine.disk import is_disk_full
 from engine.errors import InputError
+from engine.ranks import RefusedError
 
 FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 IN_THE_WAY = frozenset({errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG})
@@ -42,6 +43,8 @@ def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
         sys.stdout.flush()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except RefusedError:
         code = 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -10,20 +10,25 @@ from typing import Any
 import torch
 
 from engine.errors import InputError
+from engine.ranks import ALONE, Ranks
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def find_device(name: str) -> torch.device:
+def find_device(name: str, ranks: Ranks = ALONE) -> torch.device:
     """The device of a setting; "auto" is CUDA, then MPS, then the CPU.
 
+    Args:
+        name: of the setting.
+        ranks: the processes that train together: on CUDA each takes a GPU of its own.
+
     Raises:
-        InputError: no such device on this machine.
+        InputError: no such device on this machine, or not one for each process.
     """
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda", torch.cuda.current_device())
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+            return torch.device("cuda", torch.cuda.current_device() if ranks.alone else _own_gpu(ranks))
+        return torch.device("mps" if torch.backends.mps.is_available() and ranks.alone else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -33,9 +38,25 @@ def find_device(name: str) -> torch.device:
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there.get(device.type, False):
         raise InputError(f"training.device {name!r} is not on this machine: use auto or cpu.")
+    if not ranks.alone and (device.type == "mps" or device.index is not None):
+        raise InputError(
+            f"training.device is {name}, which {ranks.size} processes cannot share: cuda, which gives each a "
+            "GPU of its own, or cpu would work."
+        )
+    if device.type == "cuda" and not ranks.alone:
+        return torch.device("cuda", _own_gpu(ranks))
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"training.device {name!r} is one of {torch.cuda.device_count()} only (cuda:0 …).")
     return device
+
+
+def _own_gpu(ranks: Ranks) -> int:
+    if ranks.local_size > torch.cuda.device_count():
+        raise InputError(
+            f"{ranks.local_size} processes are on this machine, which has {torch.cuda.device_count()} GPUs: "
+            "--nproc-per-node of torchrun can be that number at most."
+        )
+    return ranks.local
 
 
 def find_precision(name: str, device: torch.device) -> torch.dtype | None:

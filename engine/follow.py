@@ -94,10 +94,13 @@ def apply(
             ready.following.joined(key_of(each.change.case, dataset.found.root))
     train = stores["train"]
     assert train is not None
-    loader = replace(ready.loader, store=train, size=window_in(train, config.data))
+    loader = replace(ready.loader, store=train, size=window_in(train.shapes, config.data), shapes=None)
     corrected = [each.number for each in taken if each.change.part == "train" and not each.change.new]
     ready.modulation.take_up(train.shapes.cpu(), corrected, loader.revisits)
-    ready = replace(ready, train=train, val=stores["val"], loader=loader, dataset=dataset)
+    val = stores["val"]
+    ready = replace(
+        ready, train=train, val=val, loader=loader, dataset=dataset, validated=0 if val is None else len(val)
+    )
     ready, items = watched_after(ready, config, epoch, taken)
     return ready, noted(epoch, taken, stores, items, problems)
 

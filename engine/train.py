@@ -21,8 +21,12 @@ Examples:
   python -m engine.train --preset smm --data.root ~/cracks --modulation.name=smm_v1 --out runs/cracks-1
 
 Ctrl-C, or a file named `stop` in the run directory, ends a run cleanly after the batch it is in.
+
+Several processes, on as many GPUs or on several hosts, train one run together, to the result that one would
+have: torchrun --nproc-per-node=4 -m engine.train … --training.batch_size=8 (a multiple of the processes).
 """
 
+import argparse
 import os
 import platform
 import shutil
@@ -51,7 +55,9 @@ from engine.initial import inherited, open_dataset
 from engine.loop import Epoch, fit
 from engine.prepare import Prepared, misses_from, prepare
 from engine.progress_bar import ProgressBar
-from engine.record import FORMAT, Progress, RunReader, RunWriter, new_folder, plain
+from engine.ranks import ALONE, Ranks, joined
+from engine.record import FORMAT, Progress, RunReader, RunWriter, WatchedItem, new_folder, plain
+from engine.watch import gathered
 
 LIBRARIES = ("torch", "numpy", "scikit-image", "scipy", "zarr")
 
@@ -73,10 +79,17 @@ def main(arguments: Sequence[str]) -> int:
     if options.layouts:
         print("\n\n".join(f"{kind.name}: {kind.title}\n{_indent(kind.tree)}" for kind in known()))
         return 0
-    if options.resume is not None:
-        if rest or options.preset or options.init or options.config or options.out:
-            raise InputError("--resume goes on with the run's own settings: give no others beside it.")
-        return resume(options.resume, quiet=options.quiet)
+    with joined() as ranks:
+        if options.resume is not None:
+            if rest or options.preset or options.init or options.config or options.out:
+                raise InputError("--resume goes on with the run's own settings: give no others beside it.")
+            return resume(options.resume, quiet=options.quiet, ranks=ranks)
+        config, out = ranks.told(lambda: settings(options, rest))
+        return start(config, out, quiet=options.quiet, ranks=ranks)
+
+
+def settings(options: argparse.Namespace, rest: Sequence[str]) -> tuple[RunConfig, Path]:
+    """The run that the command line asks for, and its directory."""
     layers = [read_preset(options.preset)] if options.preset else []
     taken = [inherited(options.init)] if options.init else []
     layers += [layer for layer, _ in taken]
@@ -90,8 +103,7 @@ def main(arguments: Sequence[str]) -> int:
             "there is nothing to train on: give a folder with --data.root, or try --preset demo."
         )
     config = config.located()
-    out = options.out or new_folder(Path("runs"), config.data.root, config.modulation.name)
-    return start(config, out, quiet=options.quiet)
+    return config, options.out or new_folder(Path("runs"), config.data.root, config.modulation.name)
 
 
 def with_init(given: dict[str, Any], init: str | None) -> dict[str, Any]:
@@ -116,59 +128,74 @@ def _indent(text: str) -> str:
     return "\n".join("    " + line for line in text.strip().splitlines())
 
 
-def start(config: RunConfig, out: Path, *, quiet: bool = False) -> int:
+def start(config: RunConfig, out: Path, *, quiet: bool = False, ranks: Ranks = ALONE) -> int:
     """Train into a new run directory. Returns the exit code.
+
+    Args:
+        config: the run.
+        out: its directory.
+        quiet: no progress bar.
+        ranks: the processes that train together, of which each comes here. The first alone writes and speaks.
 
     Raises:
         InputError: anything that is refused before the first epoch. A directory that was made
             for the run is then removed again.
     """
     progress = Progress()
+    if not ranks.first:
+        return assist(config, out, progress, ranks)
     fresh = not out.exists()
-    writer = RunWriter.create(out, progress)
+    with ranks.agreeing():
+        writer = RunWriter.create(out, progress)
     try:
         with writer.recorded():
-            writer.write_text("config.toml", to_toml(config))
-            dataset = open_dataset(config)
-            ready = prepare(config, dataset, out / "cache")
-            check_room(config, ready, out)
-            if config.data.grows:
-                write_beginning(ready, out / journal.FOLDER)
-            writer.write_json("run.json", identity(config, dataset, ready))
-            fresh = False
-            origin = [] if ready.origin is None else [ready.origin.remark]
-            for remark in [*origin, *dataset.remarks()]:
-                warn(writer, remark)
-            return follow(writer, config, ready, progress, None, quiet)
+            with ranks.agreeing():
+                writer.write_text("config.toml", to_toml(config))
+                dataset = open_dataset(config)
+            ready = prepare(config, dataset, out / "cache", ranks=ranks)
+            images, items = images_of(ready), items_of(ready)
+            with ranks.agreeing():
+                check_room(config, ready, items, out)
+                if config.data.grows:
+                    write_beginning(ready, out / journal.FOLDER)
+                writer.write_json("run.json", {**identity(config, ready), **images})
+                fresh = False
+                origin = [] if ready.origin is None else [ready.origin.remark]
+                for remark in [*origin, *dataset.remarks()]:
+                    warn(writer, remark)
+            return follow(writer, config, ready, items, progress, None, quiet)
     except (InputError, KeyboardInterrupt):
         if fresh:
             shutil.rmtree(out, ignore_errors=True)
         raise
 
 
-def resume(out: Path, *, quiet: bool = False) -> int:
-    """Go on with a stopped or crashed run. Returns the exit code.
+def resume(out: Path, *, quiet: bool = False, ranks: Ranks = ALONE) -> int:
+    """Go on with a stopped or crashed run, with any number of processes. Returns the exit code.
 
     Raises:
         InputError: no such run, one that has finished or is still running, or changed images.
     """
-    reader = RunReader(out)
-    info = reader.info()
-    if reader.status() == "finished":
-        raise InputError(f"the run {out} has finished all its epochs: there is nothing to resume.")
-    config, _ = resolve([read_file(out / "config.toml")])
     progress = Progress()
-    writer = RunWriter.reopen(out, progress)
+    config, info, begun = ranks.told(lambda: recorded(out))
+    if not ranks.first:
+        return assist(config, out, progress, ranks, info, begun)
+    with ranks.agreeing():
+        writer = RunWriter.reopen(out, progress)
     with writer.recorded():
-        dataset = reopen(out, config, info)
-        last = out / "checkpoints" / "last"
-        ready = prepare(config, dataset, out / "cache", pretrained=not last.exists())
-        require_same_origin(info, ready)
+        with ranks.agreeing():
+            dataset = reopen(out, config, info)
+        ready = prepare(config, dataset, out / "cache", pretrained=not begun, ranks=ranks)
+        items = items_of(ready)
+        with ranks.agreeing():
+            require_same_origin(info, ready)
         # Masks that are kept in files are too large to be held in memory besides.
         in_file = ("modulation",) if ready.modulation.disk_bytes else ()
-        state = checkpoint.load(last, in_file=in_file) if last.exists() else None
+        last = out / "checkpoints" / "last"
+        state = ranks.told(lambda: checkpoint.load(last, in_file=in_file) if begun else None)
         if config.data.grows:
             ready = taken_up_again(writer, config, ready, 0 if state is None else int(state["epoch"]))
+            items = items_of(ready)
         versions = {name: version(name) for name in LIBRARIES}
         for name in LIBRARIES:
             if info["libraries"].get(name) != versions[name]:
@@ -177,7 +204,41 @@ def resume(out: Path, *, quiet: bool = False) -> int:
                     f"the run began with {name} {info['libraries'].get(name)} and goes on with "
                     f"{versions[name]}: its result may differ from an uninterrupted one.",
                 )
-        return follow(writer, config, ready, progress, state, quiet)
+        return follow(writer, config, ready, items, progress, state, quiet)
+
+
+def recorded(out: Path) -> tuple[RunConfig, dict[str, Any], bool]:
+    """Settings and run.json of a run that is to go on, and whether it has a checkpoint."""
+    reader = RunReader(out)
+    info = reader.info()
+    if reader.status() == "finished":
+        raise InputError(f"the run {out} has finished all its epochs: there is nothing to resume.")
+    config, _ = resolve([read_file(out / "config.toml")])
+    return config, info, (out / "checkpoints" / "last").exists()
+
+
+def assist(
+    config: RunConfig, out: Path, progress: Progress, ranks: Ranks, info: dict[str, Any] | None = None,
+    begun: bool = False,
+) -> int:  # fmt: skip
+    """Train as a process that is not the first: it comes wherever :func:`start` or, with ``info``,
+    :func:`resume` waits for all, and leaves the run directory alone. Returns the exit code."""
+    with ranks.agreeing():
+        pass  # the first takes the run directory
+    with ranks.agreeing():
+        dataset = open_dataset(config) if info is None else reopen(out, config, info)
+    ready = prepare(config, dataset, out / "cache", pretrained=not begun, ranks=ranks)
+    if info is None:
+        images_of(ready)
+    items_of(ready)
+    with ranks.agreeing():
+        pass  # the first looks whether all can be written
+    state: dict[str, Any] | None = None if info is None else ranks.told(dict)
+    if state is None or not state["record"]["last"]:
+        with interruptible(progress):
+            for _ in fit(config, ready, resume=state, progress=progress):
+                pass
+    return 0
 
 
 def reopen(out: Path, config: RunConfig, info: dict[str, Any]) -> Dataset:
@@ -187,13 +248,18 @@ def reopen(out: Path, config: RunConfig, info: dict[str, Any]) -> Dataset:
     return Dataset.open(config.data, info["splits"], info["dataset"]["fingerprint"])
 
 
+def items_of(ready: Prepared) -> list[WatchedItem]:
+    """On the first process, what the run directory keeps of all watched images."""
+    return gathered(ready.watched, [item.record() for item in ready.watched], ready.ranks)
+
+
 def taken_up_again(writer: RunWriter, config: RunConfig, ready: Prepared, done: int) -> Prepared:
     """What training had after a whole epoch; what the run directory tells of later ones is taken back."""
     journal.forget_after(writer.root / journal.FOLDER, done)
     writer.forget_after(done)
     ready = restored(ready, config, writer.root, done)
     info = RunReader(writer.root).info()
-    writer.write_json("run.json", {**info, **images_of(ready.dataset, ready)})
+    writer.write_json("run.json", {**info, **images_of(ready)})
     return ready
 
 
@@ -208,12 +274,12 @@ def require_same_origin(info: dict[str, Any], ready: Prepared) -> None:
 
 
 def follow(
-    writer: RunWriter, config: RunConfig, ready: Prepared, progress: Progress, state: dict[str, Any] | None,
-    quiet: bool,
+    writer: RunWriter, config: RunConfig, ready: Prepared, items: Sequence[WatchedItem], progress: Progress,
+    state: dict[str, Any] | None, quiet: bool,
 ) -> int:  # fmt: skip
     """Train from a state to the end or a stop, and record every epoch."""
     done = 0 if state is None else int(state["epoch"])
-    writer.watch([item.record() for item in ready.watched], config.training.epochs)
+    writer.watch(items, config.training.epochs)
     began = {"resumed_after": done} if state is not None else {}
     writer.event("started", pid=os.getpid(), host=platform.node(), epochs=config.training.epochs, **began)
     if state is not None:
@@ -316,9 +382,8 @@ def epoch_record(epoch: Epoch, config: RunConfig) -> dict[str, Any]:
     return record
 
 
-def identity(config: RunConfig, dataset: Dataset, ready: Prepared) -> dict[str, Any]:
-    """run.json: what the run is, where and with what it runs."""
-    classes = len(dataset.classes.names)
+def identity(config: RunConfig, ready: Prepared) -> dict[str, Any]:
+    """run.json, but for the images: what the run is, where and with what it runs."""
     return {
         "format": FORMAT,
         "engine": __version__,
@@ -327,29 +392,28 @@ def identity(config: RunConfig, dataset: Dataset, ready: Prepared) -> dict[str, 
         "host": platform.node(),
         "device": str(ready.device),
         "device_name": device_name(ready.device),
+        "processes": ready.ranks.size,
         "precision": str(ready.dtype or "float32").removeprefix("torch."),
         "threads": config.training.threads or torch.get_num_threads(),
         "seed": config.training.seed,
         "parameters": sum(p.numel() for p in ready.network.parameters()),
-        "head": config.head(classes),
+        "head": config.head(len(ready.dataset.classes.names)),
         "misses_from": misses_from(config),
         "steps": ready.loader.steps,
-        **images_of(dataset, ready),
         "init": None if ready.origin is None else ready.origin.record(),
         "command": ["python", "-m", "engine.train", *sys.argv[1:]],
     }
 
 
-def images_of(dataset: Dataset, ready: Prepared) -> dict[str, Any]:
-    """What run.json says of the images."""
+def images_of(ready: Prepared) -> dict[str, Any]:
+    """What run.json says of the images; whole on the first process, where all come to it."""
+    names = ready.dataset.names()
     stores = {"train": ready.train, "val": ready.val}
+    digests = {part: ready.ranks.merged(store.digests if store else ()) for part, store in stores.items()}
     return {
-        "dataset": dataset.summary(),
-        "splits": dataset.names(),
-        "digests": {
-            part: dict(zip(store.names, store.digests, strict=True)) if store is not None else {}
-            for part, store in stores.items()
-        },
+        "dataset": ready.dataset.summary(),
+        "splits": names,
+        "digests": {part: dict(zip(names[part], each, strict=False)) for part, each in digests.items()},
     }
 
 
@@ -361,15 +425,16 @@ def warn(writer: RunWriter, message: str, say: Callable[[str], None] | None = No
     return new
 
 
-def check_room(config: RunConfig, ready: Prepared, out: Path) -> None:
+def check_room(config: RunConfig, ready: Prepared, items: Sequence[WatchedItem], out: Path) -> None:
     """Refuse a run that the disk has no room for, at its largest."""
     weights = sum(p.numel() * p.element_size() for p in ready.network.parameters())
     moments = 2 if config.optimizer.name in ("adam", "adamw") else 1
-    masks = sum(x.nbytes for x in ready.modulation.state().values() if isinstance(x, torch.Tensor))
+    kept = sum(x.nbytes for x in ready.modulation.state().values() if isinstance(x, torch.Tensor))
+    masks = kept * int(ready.loader.frames.prod(dim=1).sum()) // int(ready.train.shapes.prod(dim=1).sum())
     # Last, best, and the one that is being written.
     checkpoints = 3 * (weights * (1 + moments) + masks)
     # Half precision and a byte a pixel; what compression saves is not counted on.
-    sizes = [3 * item.record().truth.size for item in ready.watched]
+    sizes = [3 * item.truth.size for item in items]
     joining = config.watch.followed * max(sizes, default=0) if config.data.grows else 0
     watched = (sum(sizes) + joining) * config.training.epochs
     free = shutil.disk_usage(out).free
@@ -384,10 +449,15 @@ def check_room(config: RunConfig, ready: Prepared, out: Path) -> None:
 
 @contextmanager
 def interruptible(progress: Progress) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the run at the next batch; a second Ctrl-C ends it at once."""
+    """Ctrl-C and SIGTERM end the run at the next batch; a second Ctrl-C ends it at once.
+
+    Under torchrun the second does not: it passes the first on to processes that have heard it already, and
+    ends them itself if they take too long.
+    """
+    relayed = "TORCHELASTIC_RUN_ID" in os.environ
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if progress.stop and number == signal.SIGINT:
+        if progress.stop and number == signal.SIGINT and not relayed:
             raise KeyboardInterrupt
         progress.reason = signal.Signals(number).name
         progress.stop = True

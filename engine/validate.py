@@ -23,7 +23,7 @@ class Validation:
     """Scores of the validation images after an epoch.
 
     Attributes:
-        loss: the configured loss on the original masks, with the weights of the epoch.
+        loss: the configured loss on the original masks, with the weights of the epoch; mean over images.
         dice, recall, precision: of each class, mean over the images where it is defined, else NaN.
         skipped: for each class, images whose Dice is not defined.
     """
@@ -41,36 +41,52 @@ class Validation:
         return float(np.mean(defined)) if defined else math.nan
 
 
-def validate(ready: Prepared, val: Images, progress: Progress) -> Validation | None:
+def validate(ready: Prepared, progress: Progress) -> Validation | None:
     """Score the validation images, each in its own frame, at the threshold 0.5 of every class.
+
+    Each process scores those that it has; all get the scores of all.
 
     Returns:
         None if ``progress.stop`` was set meanwhile.
     """
-    losses: list[Tensor] = []
-    total: Tensor | None = None
-    for frames in whole(val, ready):
+    ranks, images = ready.ranks, ready.validated
+    # Of each image its loss, and how many parts that is the sum of: a large one comes in several.
+    losses = torch.zeros((2, images), device=ready.device)
+    total = torch.zeros((4, images, len(ready.dataset.classes.names)), dtype=torch.int64, device=ready.device)
+    for frames in whole(ready.val, ready) if ready.val is not None else ():
         if progress.stop:
-            return None
+            break
+        numbers = ranks.numbers(frames.window.ids).to(ready.device)
         logits = ready.predictor.logits(frames.image)
-        guides = Guides(frames.tube, frames.distance, progress.epoch)
-        losses += [ready.objective(logits, frames.truth, frames.valid, guides)] * len(logits)
         prediction = foreground(logits, ready.predictor.head) >= 0.5
-        part = torch.stack(metrics.confusion(prediction, frames.truth, valid=frames.valid))
-        if total is None:
-            total = part.new_zeros((len(part), len(val), part.shape[2]))
-        # An image may come in parts, which are counted together.
-        total.index_add_(1, frames.window.ids.to(total.device), part)
-    assert total is not None  # a split is not empty
-    count = metrics.Confusion(*total.cpu())
+        counts = torch.stack(metrics.confusion(prediction, frames.truth, valid=frames.valid))
+        total.index_add_(1, numbers, counts)
+        loss = torch.stack([ready.objective(*one) for one in singly(logits, frames, progress.epoch)])
+        losses.index_add_(1, numbers, torch.stack([loss, torch.ones_like(loss)]))
+    if ranks.any(progress.stop):
+        return None
+    loss, parts = ranks.sum(losses.cpu())
+    count = metrics.Confusion(*ranks.sum(total.cpu()))
     dice = metrics.dice(count)
     return Validation(
-        loss=float(torch.stack(losses).mean()),
+        loss=float((loss / parts).mean()),
         dice=tuple(dice.nanmean(dim=0).tolist()),
         recall=tuple(metrics.recall(count).nanmean(dim=0).tolist()),
         precision=tuple(metrics.precision(count).nanmean(dim=0).tolist()),
         skipped=tuple(dice.isnan().sum(dim=0).tolist()),
     )
+
+
+def singly(
+    logits: Tensor, frames: Frames, epoch: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor | None, Guides]]:
+    """What the loss is given of each image of a batch by itself, so that no other image weighs in."""
+    for number in range(len(logits)):
+        one = slice(number, number + 1)
+        tube, distance, valid = (
+            None if each is None else each[one] for each in (frames.tube, frames.distance, frames.valid)
+        )
+        yield logits[one], frames.truth[one], valid, Guides(tube, distance, epoch)
 
 
 def whole(images: Images, ready: Prepared) -> Iterator[Frames]:

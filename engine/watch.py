@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +17,10 @@ from engine.data.images import Images
 from engine.data.store import Frames
 from engine.infer import Predictor
 from engine.modulation.strategies import NoModulation
+from engine.ranks import ALONE, Ranks
 from engine.record import WatchedItem
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Watched:
 
     @property
     def number(self) -> int:
-        """Of the image in its split."""
+        """Of the image among those of its split that this process has."""
         return int(self.frames.window.ids[0])
 
     def again(self, images: Images) -> "Watched":
@@ -101,40 +104,66 @@ def _affine(head: Head, scale: Sequence[float], origin: Sequence[int]) -> NDArra
     return np.asarray(head.affine @ into)
 
 
-def watch(config: RunConfig, train: Images, val: Images | None, dataset: Dataset) -> list[Watched]:
-    """The first images of train and val: whole, or of a large one a crop about the middle of its truth."""
+def watch(
+    config: RunConfig, train: Images, val: Images | None, dataset: Dataset, ranks: Ranks = ALONE
+) -> list[Watched]:
+    """The first images of train and val: whole, or of a large one a crop about the middle of its truth.
+
+    Those of them that this process has.
+    """
     return [
-        watch_one(config, images, dataset, split, number)
+        watch_one(config, images, dataset, split, ranks.place(number), number=number)
         for images, split, count in ((train, "train", config.watch.train), (val, "val", config.watch.val))
         if images is not None
-        for number in range(min(count, len(images)))
+        for number in range(min(count, len(dataset.splits[split])))
+        if ranks.has(number)
     ]
 
 
+def gathered(items: Sequence[Watched], values: Sequence[T], ranks: Ranks) -> list[T]:
+    """On the first process, what belongs to each watched image of all processes, in order; else nothing.
+
+    Args:
+        items: those of this process.
+        values: what belongs to each.
+        ranks: the processes.
+    """
+    if ranks.alone:
+        return list(values)
+    splits = [
+        [value for item, value in zip(items, values, strict=True) if item.split == split]
+        for split in ("train", "val")
+    ]
+    return [value for mine in splits for value in ranks.merged(mine)]
+
+
 def watch_one(
-    config: RunConfig, images: Images, dataset: Dataset, split: str, number: int, joined: int = 0
-) -> Watched:
+    config: RunConfig, images: Images, dataset: Dataset, split: str, place: int, joined: int = 0,
+    number: int | None = None,
+) -> Watched:  # fmt: skip
     """One image of a split as it is watched.
 
     Args:
         config: the run.
         images: of the split.
-        dataset: the same images.
+        dataset: all images.
         split: train or val.
-        number: of the image in it.
+        place: of the image among ``images``.
         joined: epoch from which on it is watched, if it joins; else 0.
+        number: of the image in its split; ``place`` if None.
     """
-    extent = images.extents[number].tolist()
+    number = place if number is None else number
+    extent = images.extents[place].tolist()
     kept = cropped(extent, config.watch.longest)
-    origin = placed(images.centre(number), kept, extent) if kept != extent else [0] * len(kept)
+    origin = placed(images.centre(place), kept, extent) if kept != extent else [0] * len(kept)
     size = (*kept[:-1], -(-kept[-1] // BYTE) * BYTE)
-    ids = torch.tensor([number])
+    ids = torch.tensor([place])
     window = Window(ids, torch.tensor([origin]), size)
     frames = images.read(window, torch.zeros_like(ids), images.device)
     box = tuple(slice(start, start + length) for start, length in zip(origin, kept, strict=True))
     crop, scale = dataset.picture(split, number, box)
     head = probe(dataset.cases(split)[number].images[0])
-    return Watched(frames, split, crop, scale, images.names[number], tuple(origin), head, joined)
+    return Watched(frames, split, crop, scale, images.names[place], tuple(origin), head, joined)
 
 
 def cropped(extent: Sequence[int], longest: int) -> list[int]:

@@ -49,12 +49,6 @@ def bits(seed: int, epoch: int, ids: Tensor, visits: Tensor, count: int, stream:
     return _mix(key[:, None] + counter)
 
 
-def order(seed: int, epoch: int, n: int) -> Tensor:
-    """The order in which an epoch goes through n images: a permutation of 0…n−1, (n,) int64 on the CPU."""
-    ids = torch.arange(n)
-    return bits(seed, epoch, ids, torch.zeros_like(ids), 1, Stream.ORDER)[:, 0].argsort(stable=True)
-
-
 def _absorb(key: Tensor, word: Tensor) -> Tensor:
     return _mix(key ^ _mix(word + _signed(_GOLDEN)))
 

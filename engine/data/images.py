@@ -39,6 +39,10 @@ class Images(Protocol):
         """Whether pixels come from a file, so that reading ahead pays."""
 
     @property
+    def bytewise(self) -> bool:
+        """Whether all images are uint8."""
+
+    @property
     def empty(self) -> bool:
         """Whether no image has a pixel of any class."""
 
@@ -49,7 +53,7 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def read(self, window: Window, visits: Tensor, device: torch.device) -> Frames:
-        """A batch of windows on a device."""
+        """A batch of windows on a device; it may have none."""
 
     def holds(self, ids: Tensor, corners: Tensor, size: tuple[int, ...]) -> Tensor:
         """Whether each window has a pixel of any class, bool (windows,) on the CPU."""

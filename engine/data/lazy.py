@@ -93,15 +93,16 @@ class LazyStore:
         return sum(each.sums.nbytes for each in self.maps)
 
     def read(self, window: Window, visits: Tensor, device: torch.device) -> Frames:
-        """A batch of windows on a device.
+        """A batch of windows on a device; it may have none.
 
         Raises:
             InputError: a file that cannot be read any more.
         """
         places = list(zip(window.ids.tolist(), window.corner.tolist(), strict=True))
-        with ThreadPoolExecutor(min(THREADS, len(places))) as pool:
-            parts = list(pool.map(partial(self._part, size=window.size), places))
-        raw, truth, valid = (torch.from_numpy(np.stack(each)) for each in zip(*parts, strict=True))
+        with ThreadPoolExecutor(max(1, min(THREADS, len(places)))) as pool:
+            parts = list(pool.map(partial(self._part, size=window.size), places or [self._somewhere]))
+        stacked = [torch.from_numpy(np.stack(each)) for each in zip(*parts, strict=True)]
+        raw, truth, valid = (each[: len(places)] for each in stacked)
         scale, shift = self.scale[window.ids], self.shift[window.ids]
         zero = shift
         if not self.bytewise:
@@ -156,6 +157,11 @@ class LazyStore:
     def _everywhere(self) -> bool:
         """Whether every pixel of every frame is valid."""
         return all(each.everywhere for each in self.maps) and bool((self.shapes == self.extents).all())
+
+    @property
+    def _somewhere(self) -> tuple[int, list[int]]:
+        """A window that can be read, to see from it what an empty batch is like."""
+        return 0, [0] * self.shapes.shape[1]
 
     def _asked(self, ids: Tensor, corners: Tensor, size: tuple[int, ...], ask: Any) -> Tensor:
         """What the map of each window's image answers."""

@@ -135,8 +135,13 @@ class Store:
     def device(self) -> torch.device:
         return self.pixels.device
 
+    @property
+    def bytewise(self) -> bool:
+        """Whether all images are uint8."""
+        return self.pixels.dtype == torch.uint8
+
     def read(self, window: Window, visits: Tensor, device: torch.device) -> Frames:
-        """A batch of windows on a device."""
+        """A batch of windows on a device; it may have none."""
         here = window.to(self.device)
         where, inside = flat_index(here.ids, here.corner, here.size, self.shapes, self.offsets)
         # Beyond its frame an image goes on with the pixels of its border.
@@ -242,7 +247,7 @@ def intensities(raw: Tensor, scale: Tensor, shift: Tensor, *, clipped: bool) -> 
         scale, shift: float32 (B, channels).
         clipped: to 0…1.
     """
-    scale, shift = (x.view(len(x), *[1] * (raw.ndim - 2), -1) for x in (scale, shift))
+    scale, shift = (x.view(len(x), *[1] * (raw.ndim - 2), x.shape[1]) for x in (scale, shift))
     image = raw.float().mul_(scale).add_(shift)
     if clipped:
         image.clamp_(0, 1)
@@ -352,7 +357,7 @@ class MixedKindsError(Exception):
 
 def fill(
     samples: Iterable[Sample], classes: int, data: Data, cache: Path | None, budget: float | None = None,
-    maps: Maps | None = None,
+    maps: Maps | None = None, *, keep_bytes: bool = True,
 ) -> Store:  # fmt: skip
     """Decode once: put samples into a store in memory, or partly in the file `cache` where they don't fit.
 
@@ -365,6 +370,7 @@ def fill(
         cache: file for a memory-mapped store.
         budget: bytes of pixels that may stay in memory; half of what is free if None.
         maps: what is made of each truth for losses that ask for it, of its valid part alone.
+        keep_bytes: whether uint8 images may stay so.
     """
     maps = maps if maps is not None else Maps()
     if budget is None:
@@ -372,10 +378,10 @@ def fill(
     budgets = {"disk": 0.0, "memory": math.inf, "device": math.inf, "auto": budget}
     try:
         with closing(_Pixels(budgets[data.cache], cache)) as pixels:
-            return _fill(samples, classes, data, pixels, maps, keep_bytes=True)
+            return _fill(samples, classes, data, pixels, maps, keep_bytes)
     except MixedKindsError:
         with closing(_Pixels(budgets[data.cache], cache)) as pixels:
-            return _fill(samples, classes, data, pixels, maps, keep_bytes=False)
+            return _fill(samples, classes, data, pixels, maps, False)
 
 
 def _fill(

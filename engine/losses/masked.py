@@ -1,7 +1,14 @@
 """What every loss does first: widen to float32, and leave invalid pixels out."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
+
+from engine.ranks import average, together
+
+_POOLING = False
 
 
 def masked(x: Tensor, valid: Tensor | None) -> Tensor:
@@ -25,7 +32,19 @@ def alike(p: Tensor, y: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
 
 def total(x: Tensor) -> Tensor:
     """Sum over space, (B, C, *S) → (B, C)."""
-    return x.flatten(2).sum(-1)
+    sums = x.flatten(2).sum(-1)
+    return together(sums) if _POOLING else sums
+
+
+@contextmanager
+def pooling() -> Iterator[None]:
+    """For a block, :func:`total` adds up over all processes of a training step, of one image each."""
+    global _POOLING
+    before, _POOLING = _POOLING, True
+    try:
+        yield
+    finally:
+        _POOLING = before
 
 
 def size(x: Tensor, valid: Tensor | None) -> Tensor | int:
@@ -36,13 +55,13 @@ def size(x: Tensor, valid: Tensor | None) -> Tensor | int:
 def mean(x: Tensor, valid: Tensor | None) -> Tensor:
     """Mean over channels and all valid pixels of the batch, scalar; 0 if there are none.
 
+    The batch is that of all processes which train together.
+
     Args:
         x: (B, C, *S), already 0 where not valid.
         valid: bool (B, 1, *S), or None if every pixel is.
     """
-    if valid is None:
-        return x.mean()
-    return x.sum() / (valid.sum() * x.shape[1]).clamp(min=1)
+    return average(x.sum(), x.numel() if valid is None else valid.sum() * x.shape[1])
 
 
 def power(x: Tensor, exponent: float) -> Tensor:

@@ -11,6 +11,7 @@ from engine.losses.guides import Guides
 from engine.losses.masked import masked
 from engine.losses.pixelwise import label_map
 from engine.losses.specs import LossPart
+from engine.ranks import average
 
 
 class Objective(Protocol):
@@ -36,7 +37,8 @@ def build(part: LossPart, head: Head, classes: int) -> Objective:
     """Bind a loss to a head: the weighted sum of its terms, each given what it needs.
 
     A term that returns one value per image and class is averaged over both; an image
-    without a valid pixel counts, with what a perfect prediction costs.
+    without a valid pixel counts, with what a perfect prediction costs. A batch may be divided over
+    processes (:meth:`engine.ranks.Ranks.summing`), of which some have no image of it.
 
     Args:
         part: the loss.
@@ -69,10 +71,16 @@ def build(part: LossPart, head: Head, classes: int) -> Objective:
         loss = torch.zeros((), device=logits.device)
         for weight, needs, term in terms:
             share = weight(guides.epoch) if callable(weight) else weight
-            loss = loss + share * term(*inputs[needs], valid=valid).mean()
+            loss = loss + share * _mean(term(*inputs[needs], valid=valid))
         return loss
 
     return objective
+
+
+def _mean(value: Tensor) -> Tensor:
+    """Mean over images and classes, those of all processes which train together; what a batch gives as one
+    is so already."""
+    return average(value.sum(), value.numel()) if value.ndim == 2 else value.mean()
 
 
 def _given(guide: Tensor | None, name: str, part: LossPart) -> Tensor:

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from engine.losses.masked import masked
+from engine.losses.masked import masked, pooling
 
 
 def summing(
@@ -20,19 +20,23 @@ def summing(
         batch: pool the sums over the batch, so that an image with little of a class weighs little.
 
     Returns:
-        A loss of the same arguments → (B, C), or (1, C) with ``batch``.
+        A loss of the same arguments → (B, C), or (C,) with ``batch``, whose images may be divided over
+        processes that train together.
     """
 
     def summed(p: Tensor, y: Tensor, *, valid: Tensor | None = None, **settings: Any) -> Tensor:
-        if batch:
-            p, y, valid = _pooled(p), _pooled(y), None if valid is None else _pooled(valid)
         value = loss(p, y, valid=valid, **settings)
         if include_background:
             p, y = masked(p, valid), masked(y, valid)
             value = (value + loss(1 - p, 1 - y, valid=valid, **settings)) / 2
         return value
 
-    return summed
+    def pooled(p: Tensor, y: Tensor, *, valid: Tensor | None = None, **settings: Any) -> Tensor:
+        with pooling():
+            parts = (_pooled(p), _pooled(y), None if valid is None else _pooled(valid))
+            return summed(*parts[:2], valid=parts[2], **settings)[0]
+
+    return pooled if batch else summed
 
 
 def _pooled(x: Tensor) -> Tensor:

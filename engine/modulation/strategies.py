@@ -16,6 +16,7 @@ from torch import Tensor
 from engine.bits import PackedMasks, Window
 from engine.modulation.dilation import dilate
 from engine.modulation.recall_trend import recall_slope, starting_threshold, threshold, warmup_epochs
+from engine.ranks import ALONE, Ranks
 
 Objective = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """Loss of (logits, masks, valid)."""
@@ -57,6 +58,8 @@ class NoModulation:
         device: where masks and counts are kept.
         revisits: whether an image can be visited more than once in an epoch (crops).
         folder: where masks are kept in files, None for memory; see :class:`engine.bits.PackedMasks`.
+        ranks: the processes that train together, each with its part of the images. What is counted is counted
+            over all, so that all decide alike.
     """
 
     records = False
@@ -64,9 +67,9 @@ class NoModulation:
 
     def __init__(
         self, *, epochs: int, shapes: Tensor, classes: int, device: torch.device, revisits: bool = False,
-        folder: Path | None = None,
+        folder: Path | None = None, ranks: Ranks = ALONE,
     ) -> None:  # fmt: skip
-        self.epochs, self.classes, self.device = epochs, classes, device
+        self.epochs, self.classes, self.device, self.ranks = epochs, classes, device, ranks
         self.warmup, self.queue = 0, QUEUE
         self.epoch = 0
         self.recalls: list[float] = []
@@ -108,7 +111,7 @@ class NoModulation:
 
     def end(self) -> Trend:
         """Close the epoch and decide about the masks."""
-        hit, positive = self._hits.tolist()
+        hit, positive, *added = self.ranks.sum(torch.cat([self._hits.cpu(), self._added.cpu()])).tolist()
         self.recalls.append(hit / positive if positive else nan)
         self.slopes.append(recall_slope(self.recalls[-self.queue :]))
         gamma, updated, warning = self._decide()
@@ -118,7 +121,7 @@ class NoModulation:
             gamma=gamma,
             updated=updated,
             warmup=self.epoch <= self.warmup,
-            added=tuple(self._added.tolist()),
+            added=tuple(added),
             warning=warning,
         )
 
@@ -160,11 +163,13 @@ class _Modulated(NoModulation):
 
     def __init__(
         self, *, epochs: int, shapes: Tensor, classes: int, device: torch.device, revisits: bool = False,
-        folder: Path | None = None, warmup: float, radius: int, threshold: float, source: str,
+        folder: Path | None = None, ranks: Ranks = ALONE, warmup: float, radius: int, threshold: float,
+        source: str,
     ) -> None:  # fmt: skip
         super().__init__(
-            epochs=epochs, shapes=shapes, classes=classes, device=device, revisits=revisits, folder=folder
-        )
+            epochs=epochs, shapes=shapes, classes=classes, device=device, revisits=revisits, folder=folder,
+            ranks=ranks,
+        )  # fmt: skip
         self.warmup = warmup_epochs(epochs, warmup)
         self.radius = radius
         self.observed = PackedMasks(shapes, classes, device, folder=folder)

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
@@ -33,6 +34,35 @@ def trains(arguments: Sequence[str]) -> None:
 
     sys.argv[1:] = arguments
     run(train.main)
+
+
+def with_others(rank: int, size: int, port: int, target: Callable[..., None], *arguments: Any) -> None:
+    """Call a function as one of several processes that `torchrun` would start."""
+    rank_and_size = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": size}
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ |= {name: str(value) for name, value in (rank_and_size | address).items()}
+    target(*arguments)
+
+
+def start_together(size: int, target: Callable[..., None], *arguments: Any) -> list[BaseProcess]:
+    """Call a function in several processes that find each other."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return [forked(with_others, rank, size, port, target, *arguments) for rank in range(size)]
+
+
+def exit_codes(processes: Sequence[BaseProcess]) -> list[int | None]:
+    """Of processes that end by themselves."""
+    for process in processes:
+        process.join(120)
+        process.kill()
+    return [process.exitcode for process in processes]
+
+
+def together(size: int, target: Callable[..., None], *arguments: Any) -> list[int | None]:
+    """Call a function in several processes that find each other, and wait for them: their exit codes."""
+    return exit_codes(start_together(size, target, *arguments))
 
 
 def trains_until_write(write: int, arguments: Sequence[str]) -> None:

@@ -2,7 +2,7 @@
 
 import torch
 
-from engine.data.chance import _GOLDEN, Stream, _mix, _signed, bits, order, uniforms
+from engine.data.chance import _GOLDEN, Stream, _mix, _signed, bits, uniforms
 
 
 def draws(seed=0, epoch=1, n=4000, count=4, stream=Stream.AUGMENT):
@@ -58,12 +58,3 @@ def test_the_company_does_not_matter():
         assert torch.equal(uniforms(2**63 + 11, 7, ids[one], visits[one], 5, Stream.ELASTIC), together[one])
     shorter = uniforms(2**63 + 11, 7, ids, visits, 3, Stream.ELASTIC)
     assert torch.equal(shorter, together[:, :3])
-
-
-def test_order_is_a_permutation_new_in_each_epoch():
-    first, again, second = order(3, 1, 500), order(3, 1, 500), order(3, 2, 500)
-    assert torch.equal(first.sort().values, torch.arange(500))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, second)
-    assert not torch.equal(first, order(4, 1, 500))
-    assert order(0, 1, 0).tolist() == []

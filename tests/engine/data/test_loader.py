@@ -3,14 +3,18 @@
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from engine.data.loader import Loader, ahead
+from engine.data.loader import Loader, ahead, deal
 from engine.data.specs import Data
 from engine.data.store import Sample, Store, fill
+from engine.ranks import Ranks
 
 CPU = torch.device("cpu")
 MIXED = [(16, 16), (40, 72), (33, 41), (7, 100), (64, 64)]
@@ -85,7 +89,76 @@ def test_an_epoch_depends_on_seed_and_number_alone():
     assert visited(one, 3) != visited(loader(limit=2, seed=6), 3)
     # Not the order alone: other places, and with a limit others of them.
     assert sorted(visited(one, 3)) != sorted(visited(one, 4))
-    assert visited(loader(limit=2, seed=5, batch=7), 3) == visited(two, 3)
+    assert sorted(visited(loader(limit=2, seed=5, batch=7), 3)) == sorted(visited(two, 3))
+
+
+def test_each_slot_gives_a_window_to_each_step_in_another_order_each_time():
+    load = loader([(16, 16)] * 22, batch=4)
+    orders = []
+    for epoch in (1, 2):
+        batches = [frames.window.ids.tolist() for frames in load.epoch(epoch)]
+        assert [sorted(number % 4 for number in batch) for batch in batches] == [[0, 1, 2, 3]] * 5 + [[0, 1]]
+        orders.append(batches)
+    assert orders[0] != orders[1]
+    assert orders[0] != sorted(orders[0])
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=9))
+def test_steps_are_full_and_no_slot_is_passed_over(held: list[int]) -> None:
+    batch, total = len(held), sum(held)
+    steps = deal(np.array(held), batch)
+    assert steps.sum(axis=0).tolist() == held
+    assert steps.sum(axis=1).tolist() == [min(batch, total - first) for first in range(0, total, batch)]
+    left = np.array(held)
+    for taken in steps:
+        assert (taken[left > 0] >= 1).all()
+        left = left - taken
+
+
+def part(store: Store, ranks: Ranks) -> Store:
+    """The images of a process, of those of :func:`stored`."""
+    shapes = ranks.own(store.extents.tolist())
+    numbers = ranks.own(range(len(store)))
+    samples = [
+        Sample(str(n), np.full((*shape, 1), n, np.uint8), np.ones(shape, np.uint8), None)
+        for n, shape in zip(numbers, shapes, strict=True)
+    ]
+    return fill(samples, 1, Data(patch=(16, 16), normalization="unit"), None)
+
+
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize(("limit", "share"), [(None, 0.0), (3, 0.5)])
+def test_processes_have_parts_of_the_batches_that_one_process_has(size, limit, share):
+    store = stored([*MIXED, (90, 90)])
+    whole = Loader(store, (16, 16), 4, limit, 3, CPU, share)
+    each = []
+    for rank in range(size):
+        ranks = Ranks(rank, size)
+        load = replace(whole, store=part(store, ranks), ranks=ranks, shapes=store.shapes)
+        assert (load.steps, load.windows, load.revisits) == (whole.steps, whole.windows, whole.revisits)
+        assert torch.equal(load.batches, whole.batches)
+        each.append([
+            [(int(ranks.numbers(i)), *c.tolist(), int(v)) for i, c, v in
+             zip(f.window.ids, f.window.corner, f.visits, strict=True)]
+            for f in load.epoch(2)
+        ])  # fmt: skip
+    for step, (frames, *parts) in enumerate(zip(whole.epoch(2), *each, strict=True)):
+        expected = [
+            (int(i), *c.tolist(), int(v))
+            for i, c, v in zip(frames.window.ids, frames.window.corner, frames.visits, strict=True)
+        ]
+        assert sorted(expected) == sorted(one for mine in parts for one in mine)
+        assert len(expected) == int(whole.batches[step])
+
+
+def test_a_step_without_an_image_of_this_process_gives_no_window():
+    store = stored([(16, 16)] * 5)
+    ranks = Ranks(1, 2)
+    load = Loader(part(store, ranks), (16, 16), 4, None, 0, CPU, 0.0, ranks, store.shapes)
+    first, second = load.epoch(1)
+    assert (len(first.image), len(second.image)) == (2, 0)
+    assert second.image.shape == (0, 1, 16, 16)
+    assert second.truth.shape == (0, 1, 16, 16)
 
 
 def test_visits_tell_the_crops_of_an_image_apart():
