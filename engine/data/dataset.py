@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from engine.data.boxes import Box
 from engine.data.classes import Classes
 from engine.data.demo import write_demo
 from engine.data.journal import FOLDER, Page, path_of, read_page
-from engine.data.layouts import Case, Found, find
+from engine.data.layouts import Case, Found, below, find
 from engine.data.orientation import world_notes
 from engine.data.pairs import some
 from engine.data.read import (
@@ -306,15 +307,16 @@ def _fingerprint(found: Found) -> str:
     for case in found.cases:
         valid = (case.valid,) if case.valid is not None else ()
         for source in (*case.images, *case.masks, *valid):
-            name = source.path.relative_to(found.root).as_posix()
+            name = below(found.root, source.path)
             digest.update(f"{name}:{_bytes(source.path)}\n".encode())
     return digest.hexdigest()
 
 
 def _bytes(path: Path) -> int:
     """Size of a file, or of all files below a folder that is one image."""
-    if not path.is_dir():
-        return path.stat().st_size
+    known = path.stat()
+    if not S_ISDIR(known.st_mode):
+        return known.st_size
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 

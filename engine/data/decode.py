@@ -4,8 +4,11 @@ A folder whose name ends in .zarr counts as a file.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
+from struct import unpack
 
 import imagecodecs
 import numpy as np
@@ -108,10 +111,17 @@ def _reader(path: Path) -> Callable[[Source], Raster]:
 
 def _picture(source: Source) -> Raster:
     """PNG, JPEG, GIF, BMP."""
-    depth, kind = _png_head(source.path)
-    if depth == 16:  # Pillow cuts colour of 16 bits down to 8
-        return _without_alpha(imagecodecs.png_decode(source.path.read_bytes()), alpha=kind in (4, 6))
-    with Image.open(source.path) as image:
+    content = source.path.read_bytes()
+    png = _png_head(content)
+    if png is not None and png.depth == 16:  # Pillow cuts colour of 16 bits down to 8
+        return _without_alpha(imagecodecs.png_decode(content), alpha=png.alpha)
+    if png is not None and png.plain:
+        # Five times as fast as Pillow with small images. What it does not take, Pillow has a say in.
+        with suppress(imagecodecs.PngError):
+            pixels = imagecodecs.png_decode(content)
+            if pixels.shape == png.shape:
+                return Raster(pixels)
+    with Image.open(BytesIO(content)) as image:
         if image.mode == "P":
             palette = np.asarray(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
             return Raster(np.array(image), palette)
@@ -124,20 +134,52 @@ def _picture(source: Source) -> Raster:
         return Raster(np.array(image))  # a copy, as Pillow's own memory is not to be written
 
 
-def _png_head(path: Path) -> tuple[int, int]:
-    """Bit depth and colour type (0 gray, 2 RGB, 3 palette, 4 and 6 with alpha) of a PNG; zeros for others."""
-    with path.open("rb") as file:
-        head = file.read(26)
-    return (head[24], head[25]) if head.startswith(b"\x89PNG") and len(head) == 26 else (0, 0)
+@dataclass(frozen=True)
+class _Png:
+    """What the first bytes of a PNG say."""
+
+    height: int
+    width: int
+    depth: int
+    kind: int
+    """0 gray, 2 RGB, 3 palette, 4 and 6 gray and RGB with alpha."""
+
+    @property
+    def gray(self) -> bool:
+        return self.kind in (0, 4)
+
+    @property
+    def alpha(self) -> bool:
+        return self.kind in (4, 6)
+
+    @property
+    def plain(self) -> bool:
+        """Gray or RGB, a byte each."""
+        return self.depth == 8 and self.kind in (0, 2)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the pixels of a plain one."""
+        return (self.height, self.width) if self.gray else (self.height, self.width, 3)
+
+
+def _png_head(content: bytes) -> _Png | None:
+    """What a file says that begins with these 26 bytes; None where it is no PNG."""
+    if len(content) < 26 or not content.startswith(b"\x89PNG\r\n\x1a\n") or content[12:16] != b"IHDR":
+        return None
+    width, height, depth, kind = unpack(">IIBB", content[16:26])
+    return _Png(height, width, depth, kind)
 
 
 def _picture_head(source: Source) -> Head:
-    depth, kind = _png_head(source.path)
+    with source.path.open("rb") as file:
+        png = _png_head(file.read(26))
+    if png is not None and (png.depth == 16 or png.plain):
+        dtype = np.dtype(np.uint16 if png.depth == 16 else np.uint8)
+        return Head((png.height, png.width), 1 if png.gray else 3, 2, dtype)
     with Image.open(source.path) as image:
         width, height = image.size
         mode = image.mode
-    if depth == 16:
-        return Head((height, width), 1 if kind in (0, 4) else 3, 2, np.dtype(np.uint16))
     deep = {"1": bool, "I": np.int32, "F": np.float32}
     dtype = np.dtype(np.uint16 if mode.startswith("I;16") else deep.get(mode, np.uint8))
     return Head((height, width), 1 if mode in GRAY_MODES else 3, 2, dtype)

@@ -17,13 +17,16 @@ from typing import Any
 from engine.data import annotated, groups, nnunet
 from engine.data.decode import ENDINGS, FOLDERS, ending, read_text
 from engine.data.decode import Source as Source
-from engine.data.pairs import Matches, Part, check, match, some
+from engine.data.pairs import Files, Matches, Part, check, match, some
 from engine.data.specs import Data
 from engine.errors import InputError, unknown
 
 Table = Mapping[str, Sequence[int | str]]
 ANNOTATION = "annotation"
 """Layout of a folder that was annotated in the workbench, whose images a table names."""
+DIGITS = re.compile(r"(\d+)")
+UNSAFE = re.compile(r"[^\w.+-]+")
+"""What does not go into a file's name on every system."""
 NO_IMAGES = (".mat",)
 """Endings of files that hold what they like, of which only a layout knows which is an image."""
 
@@ -184,10 +187,12 @@ def list_images(root: Path) -> Listing:
         names = " and ".join(layout.name for layout in owners)
         raise InputError(f"{root} fits the layouts {names}: a folder with the images of one would work.")
     if not fitting:
-        images = tuple((path,) for path in files if ending(path) in ENDINGS and ending(path) not in NO_IMAGES)
+        images = tuple(
+            (path,) for path in files.paths if ending(path) in ENDINGS and ending(path) not in NO_IMAGES
+        )
         if not images:
             raise InputError(
-                f"there is no image in {root} ({len(files)} other files): a folder with images "
+                f"there is no image in {root} ({len(files.paths)} other files): a folder with images "
                 f"({', '.join(each for each in ENDINGS if each not in NO_IMAGES)}) would work."
             )
         return Listing(images, {})
@@ -264,7 +269,7 @@ def _root(given: str) -> Path:
     return root
 
 
-def _files(root: Path) -> list[str]:
+def _files(root: Path) -> Files:
     """All files below the root, with ``/``, 2 before 10; hidden ones and archives' leftovers are skipped.
 
     A folder that is one image, such as x.zarr, is a file.
@@ -276,18 +281,19 @@ def _files(root: Path) -> list[str]:
             folders.remove(annotated.FOLDER)
         names += [name for name in folders if ending(name) in FOLDERS]
         folders[:] = [name for name in folders if ending(name) not in FOLDERS]
-        below = Path(folder).relative_to(root)
-        files += [(below / name).as_posix() for name in names if not name.startswith(".")]
-    return sorted(files, key=_natural)
+        below = Path(folder).relative_to(root).as_posix()
+        before = "" if below == "." else f"{below}/"
+        files += [before + name for name in names if not name.startswith(".")]
+    return Files.of(sorted(files, key=_natural))
 
 
 def _natural(text: str) -> list[tuple[int, int, str]]:
     """Sort key by which 2 comes before 10."""
-    pieces = re.split(r"(\d+)", text)
+    pieces = DIGITS.split(text)
     return [(1, int(piece), piece) if piece.isdecimal() else (0, 0, piece) for piece in pieces]
 
 
-def _choose(data: Data, root: Path, files: Sequence[str]) -> Layout:
+def _choose(data: Data, root: Path, files: Files) -> Layout:
     """The layout that ``data`` names, or the one that fits."""
     own = data.images or data.masks or data.valid
     if data.layout == "patterns" or (data.layout == "auto" and own):
@@ -319,11 +325,11 @@ def _fits(layout: Layout, parts: Sequence[Matches]) -> bool:
     return bool(images) and all(sign.search(path) for path in images)
 
 
-def _match(layout: Layout, files: Sequence[str]) -> list[Matches]:
+def _match(layout: Layout, files: Files) -> list[Matches]:
     return [match(part, layout.where, files) for part in layout.part]
 
 
-def _nearest(files: Sequence[str]) -> Layout:
+def _nearest(files: Files) -> Layout:
     """The layout that fits most images, though no pair; the generic one if none fits any.
 
     One with a sign may fit pairs that lack it, and so would be taken after all.
@@ -348,14 +354,15 @@ def _own(data: Data) -> Layout:
     )
 
 
-def _require_pairs(root: Path, files: Sequence[str], layout: Layout, parts: Sequence[Matches]) -> None:
+def _require_pairs(root: Path, files: Files, layout: Layout, parts: Sequence[Matches]) -> None:
     if any(part.pairs for part in parts):
         return
     images = [path for part in parts for paths in part.images.values() for path in paths]
     masks = [path for part in parts for paths in part.masks.values() for path in paths]
-    endings = Counter(ending(path) or "none" for path in files).most_common(3)
+    endings = Counter(ending(path) or "none" for path in files.paths).most_common(3)
     most = ", ".join(ending for ending, _ in endings)
-    lying = f"{len(files)} other file{'s' * (len(files) != 1)}, most {most}" if files else "no file"
+    count = len(files.paths)
+    lying = f"{count} other file{'s' * (count != 1)}, most {most}" if count else "no file"
     seen = f"{some(images, 'image')} and {some(masks, 'mask')}" if images or masks else lying
     raise InputError(
         f"no pairs of image and mask in {root}: looked for {layout.tree} (layout {layout.name}), "
@@ -381,19 +388,25 @@ def _cases(root: Path, part: Matches, axes: str | None) -> list[Case]:
 
 def _path(root: Path, case: Case) -> str:
     """The (first) image's path below the root."""
-    return case.images[0].path.relative_to(root).as_posix()
+    return below(root, case.images[0].path)
+
+
+def below(root: Path, path: Path) -> str:
+    """A file's path below the root, with ``/``. The file is known to lie there, so that the text tells."""
+    start = root.as_posix()
+    return path.as_posix().removeprefix("" if start == "." else f"{start.rstrip('/')}/")
 
 
 def _named(root: Path, cases: Sequence[Case]) -> list[Case]:
     """Give all cases unique names: the id, with the split before it, or the whole path, as need be."""
     paths = [_path(root, case) for case in cases]
     ways = (
-        [case.name for case in cases],
-        [f"{case.split}_{case.name}" if case.split else case.name for case in cases],
-        [path[: len(path) - len(ending(path))] for path in paths],
-        [f"{number}_{path}" for number, path in enumerate(paths)],
+        (case.name for case in cases),
+        (f"{case.split}_{case.name}" if case.split else case.name for case in cases),
+        (path[: len(path) - len(ending(path))] for path in paths),
+        (f"{number}_{path}" for number, path in enumerate(paths)),
     )
-    safe = [[re.sub(r"[^\w.+-]+", "_", name) for name in way] for way in ways]
+    safe = ([UNSAFE.sub("_", name) for name in way] for way in ways)
     names = next(way for way in safe if len({name.casefold() for name in way}) == len(way))
     return [replace(case, name=name) for case, name in zip(cases, names, strict=True)]
 

@@ -1,5 +1,6 @@
 """Intensities of an image as an affine map per channel, so that uint8 can stay uint8 until it is used."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -69,8 +70,17 @@ def normalised(image: Image, scale: Image, shift: Image, method: str) -> NDArray
     return values.clip(0, 1) if method in CLIPPED else values
 
 
+def moments(count: int, total: int, square: int) -> tuple[float, float]:
+    """Mean and deviation of whole numbers from their sum and that of their squares: exact until the last
+    division and root."""
+    return total / count, math.sqrt((count * square - total * total) / (count * count))
+
+
 def _ends(pixels: Image, method: str) -> tuple[float, float]:
     """What becomes 0, and how far from it what becomes 1 lies."""
+    if method == "zscore" and pixels.dtype.kind == "u" and pixels.dtype.itemsize <= 2:
+        whole = pixels.astype(np.int64).ravel()
+        return moments(len(whole), int(whole.sum()), int(np.dot(whole, whole)))
     pixels = pixels.astype(np.float64)
     if method == "zscore":
         return float(pixels.mean()), float(pixels.std())

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
-from engine.data.patterns import UNTIED, Pattern, pattern
+from engine.data.patterns import PLACEHOLDER, UNTIED, Pattern, pattern
 from engine.errors import InputError
 
 Key = tuple[str, ...]
@@ -43,26 +44,63 @@ class Matches:
         return [key for key in self.images if key in self.masks]
 
 
-def match(part: Part, where: Mapping[str, str], files: Sequence[str]) -> Matches:
+@dataclass(frozen=True)
+class Files:
+    """The files of a data set's folder; most patterns are told from the folders alone to fit none of them."""
+
+    paths: Sequence[str]
+    """Relative to the root, with ``/``, in order."""
+    folders: Mapping[str, Sequence[int]]
+    """Folder below the root → places of its files in ``paths``."""
+
+    @classmethod
+    def of(cls, paths: Sequence[str]) -> "Files":
+        """Files, by their folders."""
+        folders: dict[str, list[int]] = {}
+        for place, path in enumerate(paths):
+            folders.setdefault(path.rpartition("/")[0], []).append(place)
+        return cls(paths, folders)
+
+    def fitting(self, text: str, where: Mapping[str, str]) -> dict[int, dict[str, str]]:
+        """Place → pieces of each file that fits a pattern, in order."""
+        whole, folder = pattern(text, where), _folder(text, where)
+        inside = [
+            places
+            for name, places in self.folders.items()
+            if folder is None or folder.match(name) is not None
+        ]
+        places = inside[0] if len(inside) == 1 else sorted(chain.from_iterable(inside))
+        found = ((place, whole.match(self.paths[place])) for place in places)
+        return {place: pieces for place, pieces in found if pieces is not None}
+
+
+def _folder(text: str, where: Mapping[str, str]) -> Pattern | None:
+    """What the folder of a file has to fit for the file to fit a pattern; None where only the whole can tell,
+    as a piece of the file's name may stand for folders too."""
+    folder, _, name = text.rpartition("/")
+    own = (where.get(found[1] or "", "") for found in PLACEHOLDER.finditer(name))
+    return None if any("/" in regex.replace("[^/]", "") for regex in own) else pattern(folder, where)
+
+
+def match(part: Part, where: Mapping[str, str], files: Files) -> Matches:
     """Sort the files that fit the part's patterns by the pieces that tie image and mask."""
-    channels = [pattern(text, where) for text in part.image]
-    masks = [pattern(text, where) for text in part.mask]
-    valids = [pattern(text, where) for text in part.valid]
-    shared = frozenset.intersection(*(each.names for each in (*channels, *masks)))
-    tied = sorted(shared - UNTIED)
-    of_masks = {path: piece for each in masks for path in files if (piece := each.match(path))}
+    names = [pattern(text, where).names for text in (*part.image, *part.mask)]
+    tied = sorted(frozenset.intersection(*names) - UNTIED)
+    channels = [files.fitting(text, where) for text in part.image]
+    masks = [files.fitting(text, where) for text in part.mask]
+    of_masks = {place: piece for each in masks for place, piece in each.items()}
     labelled = {_key(piece, tied) for piece in of_masks.values()}
     pieces: dict[str, dict[str, str]] = {}
-    for path in files:
+    for place in _places(channels):
         fitting = [
-            {**piece, "channel": _channel(piece, number, len(channels))}
+            {**each[place], "channel": _channel(each[place], number, len(channels))}
             for number, each in enumerate(channels)
-            if (piece := each.match(path)) is not None
+            if place in each
         ]
         # Of {id} and {id}_t1 a mask tells the id; {id}_mask is no image by the name of {id}.
         known = next((each for each in fitting if _key(each, tied) in labelled), None)
-        if fitting and (known is not None or path not in of_masks):
-            pieces[path] = known or fitting[0]
+        if known is not None or place not in of_masks:
+            pieces[files.paths[place]] = known or fitting[0]
     images: dict[Key, list[str]] = {}
     for path, piece in pieces.items():
         images.setdefault(_key(piece, tied), []).append(path)
@@ -72,9 +110,14 @@ def match(part: Part, where: Mapping[str, str], files: Sequence[str]) -> Matches
         part,
         images,
         _companions(masks, tied, files, images),
-        _fields_of_view(valids, tied, files, images),
+        _fields_of_view(part.valid, where, tied, files, images),
         pieces,
     )
+
+
+def _places(found: Sequence[Mapping[int, object]]) -> Sequence[int]:
+    """All places that patterns were found at, in order."""
+    return list(found[0]) if len(found) == 1 else sorted(set().union(*found))
 
 
 def _channel(pieces: Mapping[str, str], number: int, count: int) -> str:
@@ -87,28 +130,38 @@ def _key(pieces: Mapping[str, str], tied: Sequence[str]) -> Key:
 
 
 def _companions(
-    patterns: Sequence[Pattern], tied: Sequence[str], files: Sequence[str], images: Mapping[Key, object]
+    found: Sequence[Mapping[int, Mapping[str, str]]],
+    tied: Sequence[str],
+    files: Files,
+    images: Mapping[Key, object],
 ) -> dict[Key, list[str]]:
-    """Files that fit a pattern, by key; of several patterns, the first that leads to an image counts."""
+    """Files that fit patterns, by key; of several patterns, the first that leads to an image counts."""
     companions: dict[Key, list[str]] = {}
-    for path in files:
-        keys = [_key(piece, tied) for each in patterns if (piece := each.match(path)) is not None]
-        if keys:
-            key = next((key for key in keys if key in images), keys[0])
-            companions.setdefault(key, []).append(path)
+    for place in _places(found):
+        keys = [_key(each[place], tied) for each in found if place in each]
+        key = next((key for key in keys if key in images), keys[0])
+        companions.setdefault(key, []).append(files.paths[place])
     return companions
 
 
 def _fields_of_view(
-    patterns: Sequence[Pattern], tied: Sequence[str], files: Sequence[str], images: Mapping[Key, object]
+    valid: Sequence[str],
+    where: Mapping[str, str],
+    tied: Sequence[str],
+    files: Files,
+    images: Mapping[Key, object],
 ) -> dict[Key, list[str]]:
     """As above; a pattern with fewer pieces, such as ``{camera}.png``, serves several images."""
-    shared = [name for name in tied if all(name in each.names for each in patterns)]
+    found = [files.fitting(text, where) for text in valid]
+    if not any(found):
+        return {}
+    names = [pattern(text, where).names for text in valid]
+    shared = [name for name in tied if all(name in each for each in names)]
     short = {
         key: tuple(piece for name, piece in zip(tied, key, strict=True) if name in shared) for key in images
     }
-    found = _companions(patterns, shared, files, dict.fromkeys(short.values()))
-    return {key: found[short[key]] for key in images if short[key] in found}
+    fields = _companions(found, shared, files, dict.fromkeys(short.values()))
+    return {key: fields[short[key]] for key in images if short[key] in fields}
 
 
 def check(root: Path, found: Matches, tree: str) -> list[str]:

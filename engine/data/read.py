@@ -34,6 +34,8 @@ LUMINANCE = (0.299, 0.587, 0.114)
 ALPHA = "an alpha channel was dropped"
 MOST_VALUES = 1 << 22
 """Values of a file that are looked at at once, where it need not be read whole."""
+TOGETHER, SMALL = 32, 1 << 19
+"""Images that one thread decodes in one go, at the most, and bytes that they take together."""
 AT_ONCE = 1 << 29
 """Bytes that decoding ahead may take, where one case does not take more."""
 DECODING = 3
@@ -138,8 +140,8 @@ def load_cases(
     """
     cases = [found.cases[index] for index in indices]
     empty = True
-    most = _lookahead([(*case.images, *case.masks) for case in cases[:1]])
-    for loaded in _ahead(partial(load_case, classes=classes, channels=channels), cases, most):
+    ahead = _lookahead([(*case.images, *case.masks) for case in cases[:1]])
+    for loaded in _ahead(partial(load_case, classes=classes, channels=channels), cases, *ahead):
         empty = empty and not ((loaded.labels > 0) & (loaded.labels < 255)).any()
         yield loaded
     if cases and empty and not may_be_empty:
@@ -162,7 +164,7 @@ def resolve_classes(found: Found, data: Data) -> Classes:
     if found.classes is not None:
         return from_table(found.classes, found.rest if found.rest and data.rest == "refuse" else data.rest)
     sources = [source for case in found.cases for source in case.masks]
-    return infer(_ahead(_survey, sources, _lookahead([sources[:1]])))
+    return infer(_ahead(_survey, sources, *_lookahead([sources[:1]])))
 
 
 def _survey(source: Source) -> tuple[str, list[int] | None, list[int]]:
@@ -192,7 +194,7 @@ def probe_cases(found: Found) -> tuple[Head, ...]:
     Raises:
         InputError: an unreadable file.
     """
-    return tuple(_ahead(_probe_case, found.cases))
+    return tuple(_ahead(_probe_case, found.cases, together=TOGETHER))
 
 
 def _probe_case(case: Case) -> Head:
@@ -244,7 +246,8 @@ def resolve_channels(found: Found, color: str, heads: Sequence[Head] | None = No
     if any(len(case.images) > 1 for case in rgb):  # three files are three channels, whatever they show
         return 3
     order = sorted(range(len(rgb)), key=lambda index: f"{index:b}"[::-1])  # neighbours tend to look alike
-    return 3 if any(_ahead(_shows_color, [rgb[index] for index in order])) else 1
+    ahead = _lookahead([case.images for case in rgb[:1]])
+    return 3 if any(_ahead(_shows_color, [rgb[index] for index in order], *ahead)) else 1
 
 
 def _shows_color(case: Case) -> bool:
@@ -417,29 +420,59 @@ def _apart(
     return float(distances.max()), float(sides.min())
 
 
-def _lookahead(first: Sequence[Sequence[Source]]) -> int:
-    """How many images and masks may be decoded ahead, by the size of the first, if there is one."""
-    most = 2 * THREADS
+def _lookahead(first: Sequence[Sequence[Source]]) -> tuple[int, int]:
+    """How many images and masks may be decoded ahead, and how many of them by one thread in one go, by the
+    size of the first, if there is one."""
+    most, together = 2 * THREADS, 1
     for sources in first:
         heads = [probe(source) for source in sources]
-        size = sum(prod(head.shape) * head.channels * min(head.dtype.itemsize, 4) for head in heads)
-        most = min(most, max(1, AT_ONCE // max(1, DECODING * size)))
-    return most
+        size = max(1, sum(prod(head.shape) * head.channels * min(head.dtype.itemsize, 4) for head in heads))
+        fitting = max(1, AT_ONCE // (DECODING * size))
+        together = max(1, min(TOGETHER, SMALL // size, fitting // most))
+        most = min(most, fitting)
+    return most, together
 
 
 def _ahead(
-    function: Callable[[Given], Result], given: Sequence[Given], most: int = 2 * THREADS
+    function: Callable[[Given], Result], given: Sequence[Given], most: int = 2 * THREADS, together: int = 1
 ) -> Iterator[Result]:
-    """``map`` in order, up to ``most`` results ahead in threads; what is not needed any more is not begun."""
+    """``map`` in order, ahead in threads; what is not needed any more is not begun.
+
+    Args:
+        function: of one.
+        given: all.
+        most: how many are made ahead, times ``together``.
+        together: how many a thread makes before it says so; to hand on small ones each costs more than
+            to make them.
+    """
     with ThreadPoolExecutor(min(THREADS, most)) as pool:
-        waiting: deque[Future[Result]] = deque()
+        waiting: deque[Future[tuple[list[Result], Exception | None]]] = deque()
         try:
-            for each in given:
-                waiting.append(pool.submit(function, each))
+            for start in range(0, len(given), together):
+                waiting.append(pool.submit(_some, function, given[start : start + together]))
                 if len(waiting) > most:
-                    yield waiting.popleft().result()
+                    yield from _or_raise(*waiting.popleft().result())
             while waiting:
-                yield waiting.popleft().result()
+                yield from _or_raise(*waiting.popleft().result())
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def _some(
+    function: Callable[[Given], Result], given: Sequence[Given]
+) -> tuple[list[Result], Exception | None]:
+    """The results up to the first error, and that one."""
+    made: list[Result] = []
+    try:
+        for each in given:
+            made.append(function(each))
+    except Exception as error:
+        return made, error
+    return made, None
+
+
+def _or_raise(made: Iterable[Result], error: Exception | None) -> Iterator[Result]:
+    yield from made
+    if error is not None:
+        raise error

@@ -84,3 +84,13 @@ def test_every_method_is_finite_on_every_kind(method):
     rng = np.random.default_rng(0)
     for dtype in (np.uint8, np.uint16, np.int32, np.float16, np.float32, np.float64):
         assert np.isfinite(normalised((200 * rng.random((5, 6, 3))).astype(dtype), method)).all()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_moments_of_whole_numbers_are_numpys(dtype):
+    image = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (37, 41, 2)).astype(dtype)
+    scale, shift = affine(image, "zscore")
+    real = image.astype(np.float64)
+    mean, deviation = real.mean(axis=(0, 1)), real.std(axis=(0, 1))
+    assert np.allclose(scale, 1 / deviation, rtol=1e-7)
+    assert np.allclose(shift, -mean / deviation, rtol=1e-7)

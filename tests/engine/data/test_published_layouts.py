@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from engine.data.layouts import Found, Layout, find, known
-from engine.data.pairs import match
+from engine.data.pairs import Files, match
 from engine.data.read import load_case, read_image, read_labels, resolve_channels, resolve_classes
 from engine.data.specs import Data
 from engine.errors import InputError
@@ -124,7 +124,7 @@ MINIATURES = {
 
 
 def pairs(layout: Layout, files: list[str]) -> int:
-    return sum(len(match(part, layout.where, files).pairs) for part in layout.part)
+    return sum(len(match(part, layout.where, Files.of(files)).pairs) for part in layout.part)
 
 
 @pytest.mark.parametrize("write", MINIATURES, ids=lambda write: write.__name__)

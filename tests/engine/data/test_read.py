@@ -14,8 +14,9 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from engine.data.classes import Classes, from_table, infer, survey, to_labels
-from engine.data.decode import Raster, Source, count_channels, decode
+from engine.data.decode import Raster, Source, count_channels, decode, probe
 from engine.data.layouts import Case, Found, find
+from engine.data.read import _ahead as ahead
 from engine.data.read import load_case, load_cases, read_image, read_labels, resolve_channels, resolve_classes
 from engine.data.specs import Data
 from engine.errors import InputError
@@ -75,6 +76,41 @@ def test_16_bit_png(tmp_path: Path, channels: int) -> None:
     kept = {1: 1, 2: 1, 3: 3, 4: 3}[channels]  # 2 and 4 have alpha
     np.testing.assert_array_equal(read_image(case(path)), pixels[..., :kept])
     assert count_channels(Source(path)) == kept
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "RGB", "P", "LA", "RGBA"])
+@pytest.mark.parametrize("transparent", [False, True])
+def test_a_png_is_what_pillow_says(tmp_path: Path, mode: str, transparent: bool) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (5, 9, 3), dtype=np.uint8)
+    image = Image.fromarray(values).convert(mode)
+    options = {"transparency": (1, 2, 3) if mode == "RGB" else 7} if transparent and len(mode) != 2 else {}
+    image.save(tmp_path / "a.png", **({} if mode in ("RGBA", "1") else options))
+    source = Source(tmp_path / "a.png")
+    raster = decode(source)
+    with Image.open(source.path) as again:
+        stored = np.asarray(again)
+    alpha = mode in ("LA", "RGBA")
+    assert raster.alpha == alpha
+    assert raster.pixels.dtype == stored.dtype
+    assert np.array_equal(
+        raster.pixels, (stored[..., 0] if mode == "LA" else stored[..., :3]) if alpha else stored
+    )
+    head = probe(source)
+    assert (head.shape, head.channels, head.dtype) == (raster.shape, raster.channels, raster.pixels.dtype)
+
+
+@pytest.mark.parametrize("together", [1, 3, 50])
+def test_many_are_read_ahead_in_order_up_to_the_first_error(together: int) -> None:
+    def half(number: int) -> int:
+        if number == 31:
+            raise InputError("31 is odd.")
+        return 2 * number
+
+    assert list(ahead(half, range(31), 8, together)) == [2 * number for number in range(31)]
+    made = ahead(half, range(40), 8, together)
+    assert [next(made) for _ in range(31)] == [2 * number for number in range(31)]
+    with pytest.raises(InputError, match="31 is odd"):
+        next(made)
 
 
 def test_jpeg_and_gif(tmp_path: Path) -> None:
