@@ -7,16 +7,45 @@ bytes and never shift bits.
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache, reduce
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 BYTE = 8
-_SHIFTS = tuple(1 << bit for bit in range(BYTE))
+AHEAD = {"cuda"}
+"""Devices that take a copy of what they are sent at once, whatever they have still to do."""
+_GATHER = 0x0102040810204080
+"""Times eight bytes of 0 and 1, the lowest first, this has the eight in its highest byte, a bit each."""
+
+
+def sent(x: Tensor, device: torch.device | str) -> Tensor:
+    """A tensor on a device, for which the host does not wait where it need not."""
+    return x.to(device, non_blocking=torch.device(device).type in AHEAD)
+
+
+def pack(masks: Tensor) -> Tensor:
+    """bool (…, 8 n) → uint8 (…, n), the first pixel in the lowest bit; eight bytes apart in memory."""
+    words = masks.flatten().view(torch.int64) * _GATHER
+    return words.view(torch.uint8)[BYTE - 1 :: BYTE].view(*masks.shape[:-1], masks.shape[-1] // BYTE)
+
+
+def unpack(packed: Tensor) -> Tensor:
+    """uint8 (…, n) → bool (…, 8 n): undoes :func:`pack`."""
+    words = _table(packed.device).index_select(0, packed.int().flatten())
+    return words.view(*packed.shape).view(torch.bool)
+
+
+@lru_cache(maxsize=8)
+def _table(device: torch.device) -> Tensor:
+    """int64 (256,): the eight bits of each byte as a byte each, in one word."""
+    byte = torch.arange(256)[:, None] >> torch.arange(BYTE)
+    return (byte & 1).to(torch.uint8).view(torch.int64)[:, 0].to(device)
 
 
 @dataclass(frozen=True)
@@ -27,11 +56,13 @@ class Window:
         ids: int64 (B,), indices of the images.
         corner: int64 (B, D), first pixel along each of the D axes; the last is a multiple of 8.
         size: extent along each axis; the last is a multiple of 8.
+        origin: the window on the CPU of which this one was sent to a device.
     """
 
     ids: Tensor
     corner: Tensor
     size: tuple[int, ...]
+    origin: "Window | None" = None
 
     def __post_init__(self) -> None:
         if self.size[-1] % BYTE:
@@ -39,12 +70,20 @@ class Window:
 
     def to(self, device: torch.device) -> "Window":
         """The same window with its tensors on a device."""
-        return Window(self.ids.to(device), self.corner.to(device), self.size)
+        return Window(sent(self.ids, device), sent(self.corner, device), self.size, self.host)
+
+    @property
+    def host(self) -> "Window":
+        """The same window on the CPU: the one that was sent, so that nothing waits for a device."""
+        if self.ids.device.type == "cpu":
+            return self
+        return self.origin or Window(self.ids.cpu(), self.corner.cpu(), self.size)
 
 
 def flat_index(
-    ids: Tensor, corner: Tensor, size: Sequence[int], shapes: Tensor, offsets: Tensor
-) -> tuple[Tensor, Tensor]:
+    ids: Tensor, corner: Tensor, size: Sequence[int], shapes: Tensor, offsets: Tensor,
+    device: torch.device | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Positions of a box's elements in a flat buffer of arrays of different shapes.
 
     Args:
@@ -53,26 +92,39 @@ def flat_index(
         size: D extents.
         shapes: int64 (N, D), the arrays' shapes.
         offsets: int64 (N,), where each array starts in the buffer.
+        device: where the positions are wanted; where all of these are if None. From the CPU little is sent,
+            and nothing waited for.
 
     Returns:
         int64 (B, *size) positions, clamped into the array, and bool (B, *size) or a shape that
         broadcasts to it, True where the element lies inside its array.
     """
     axes = len(size)
-    batch = ids.shape[0]
-    position = offsets[ids].view(batch, *[1] * axes)
-    inside = torch.ones((batch, *[1] * axes), dtype=torch.bool, device=ids.device)
-    stride = torch.ones(batch, dtype=torch.int64, device=ids.device)
+    device = device if device is not None else ids.device
+    stride = torch.ones_like(ids)
+    along, within = [], []
     for axis in reversed(range(axes)):
         length = shapes[ids, axis]
-        along = corner[:, axis, None] + torch.arange(size[axis], device=ids.device)
-        view = [batch, *[1] * axes]
-        view[1 + axis] = size[axis]
-        inside = inside & ((along >= 0) & (along < length[:, None])).view(view)
-        clamped = along.clamp(min=0).minimum(length[:, None] - 1)
-        position = position + (clamped * stride[:, None]).view(view)
+        place = corner[:, axis, None] + torch.arange(size[axis], device=ids.device)
+        clamped = place.clamp(min=0).minimum(length[:, None] - 1)
+        within.append((place >= 0) & (place < length[:, None]))
+        along.append(clamped * stride[:, None])
         stride = stride * length
-    return position, inside
+    along[0] = along[0] + offsets[ids][:, None]
+    position = _crossed(along[::-1], size, device, torch.add)
+    if ids.device.type == "cpu" and all(bool(part.all()) for part in within):
+        return position, torch.ones([len(ids)] + [1] * axes, dtype=torch.bool, device=device)
+    return position, _crossed(within[::-1], size, device, torch.logical_and)
+
+
+def _crossed(
+    parts: Sequence[Tensor], size: Sequence[int], device: torch.device, join: Callable[..., Tensor]
+) -> Tensor:
+    """Values along each axis, (B, size[axis]), joined to (B, *size) on a device."""
+    views = []
+    for axis, part in enumerate(torch.split(sent(torch.cat(list(parts), dim=1), device), list(size), dim=1)):
+        views.append(part.view(len(part), *[1] * axis, size[axis], *[1] * (len(size) - 1 - axis)))
+    return reduce(join, views)
 
 
 class PackedMasks:
@@ -96,8 +148,9 @@ class PackedMasks:
         in_bytes = self.shapes.clone()
         in_bytes[:, -1] //= BYTE
         ends = in_bytes.prod(dim=1).cumsum(0)
-        self._in_bytes = in_bytes.to(device)
-        self._offsets = torch.cat([torch.zeros(1, dtype=torch.int64), ends[:-1]]).to(device)
+        self._in_bytes = in_bytes
+        self._offsets = torch.cat([torch.zeros(1, dtype=torch.int64), ends[:-1]])
+        self._alike = len(in_bytes) > 0 and bool((in_bytes == in_bytes[0]).all())
         total = int(ends[-1]) if len(ends) else 0
         self.folder = folder if bits is None else None
         if self.folder is not None:
@@ -180,17 +233,14 @@ class PackedMasks:
         """
         extra = -(-halo // BYTE)
         grow = [*[halo] * (len(window.size) - 1), extra]
-        where, inside = self._where(window, grow)
-        packed = (self.bits[:, where] * inside).movedim(0, 1)
-        shifts = torch.tensor(_SHIFTS, dtype=torch.uint8, device=packed.device)
-        unpacked = (packed.unsqueeze(-1) & shifts).ne_(0).flatten(-2).view(torch.bool)
+        unpacked = unpack(self._packed(window, grow).movedim(0, 1))
         start = extra * BYTE - halo
         return unpacked[..., start : start + window.size[-1] + 2 * halo]
 
     def any(self, window: Window) -> Tensor:
         """Whether any mask of each image is True somewhere in its window: bool (B,), on the bits' device."""
-        where, inside = self._where(window, [0] * len(window.size))
-        return (self.bits[:, where] * inside).ne(0).movedim(0, 1).flatten(1).any(dim=1)
+        packed = self._packed(window, [0] * len(window.size))
+        return packed.ne(0).movedim(0, 1).flatten(1).any(dim=1)
 
     def write(self, window: Window, masks: Tensor) -> None:
         """Store masks; what lies outside the image is lost.
@@ -199,10 +249,14 @@ class PackedMasks:
             window: where; windows of one batch must not overlap.
             masks: bool (B, C, *size).
         """
+        if not len(window.ids):
+            return
+        packed = pack(masks.to(self.bits.device)).movedim(1, 0)
+        if self.takes_frames(window):
+            frames = self.bits.view(len(self.bits), -1, *packed.shape[2:])
+            frames.index_copy_(1, sent(window.ids, self.bits.device), packed)
+            return
         where, inside = self._where(window, [0] * len(window.size))
-        grouped = masks.to(self.bits.device, torch.uint8).reshape(*masks.shape[:-1], -1, BYTE)
-        shifts = torch.tensor(_SHIFTS, dtype=torch.uint8, device=self.bits.device)
-        packed = (grouped * shifts).sum(-1, dtype=torch.uint8).movedim(1, 0)
         if self.contains(window):
             self.bits[:, where] = packed
         else:
@@ -211,18 +265,37 @@ class PackedMasks:
 
     def contains(self, window: Window) -> bool:
         """Whether the windows lie inside their images; asked on the CPU, so as not to wait for a device."""
-        ids, corner = window.ids.cpu(), window.corner.cpu()
-        ends = corner + torch.tensor(window.size)
-        return bool(((corner >= 0) & (ends <= self.shapes[ids])).all())
+        window = window.host
+        ends = window.corner + torch.tensor(window.size)
+        return bool(((window.corner >= 0) & (ends <= self.shapes[window.ids])).all())
+
+    def _packed(self, window: Window, grow: Sequence[int]) -> Tensor:
+        """uint8 (C, B, *size): the bytes of a window grown by `grow` of its elements on both sides of each
+        axis; 0 outside the image."""
+        if self.takes_frames(window):
+            shape = self._in_bytes[0].tolist()
+            frames = self.bits.view(len(self.bits), -1, *shape)
+            packed = frames.index_select(1, sent(window.ids, self.bits.device))
+            sides = [more for more in reversed(grow) for _ in range(2)]
+            return F.pad(packed, sides) if any(grow) else packed
+        where, inside = self._where(window, grow)
+        return self.bits[:, where] * inside
+
+    def takes_frames(self, window: Window) -> bool:
+        """Whether all images have one shape, and the windows are whole images: whole rows of bytes then."""
+        if not self._alike or window.size != tuple(self.shapes[0].tolist()):
+            return False
+        return not bool(window.host.corner.any())
 
     def _where(self, window: Window, grow: Sequence[int]) -> tuple[Tensor, Tensor]:
-        window = window.to(self.bits.device)
-        scale = torch.ones_like(window.corner)
-        scale[:, -1] = BYTE
-        corner = window.corner // scale - torch.tensor(grow, device=self.bits.device)
+        corner = window.host.corner.clone()
+        corner[:, -1] //= BYTE
         size = [*window.size[:-1], window.size[-1] // BYTE]
         size = [length + 2 * more for length, more in zip(size, grow, strict=True)]
-        return flat_index(window.ids, corner, size, self._in_bytes, self._offsets)
+        return flat_index(
+            window.host.ids, corner - torch.tensor(grow), size, self._in_bytes, self._offsets,
+            self.bits.device,
+        )  # fmt: skip
 
 
 def _mapped(folder: Path, count: int) -> Tensor:

@@ -9,11 +9,13 @@ along their depth: so slices that lie further apart than their pixels are not mi
 
 import math
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engine.bits import sent
 from engine.data.chance import Stream, bits, uniforms
 from engine.data.specs import Augment
 from engine.data.turns import DEEP, turn, unturn
@@ -21,10 +23,11 @@ from engine.data.turns import DEEP, turn, unturn
 
 @dataclass(frozen=True)
 class Draw:
-    """What happens to each of the B images of a batch, h × w px (a slice) each. All tensors on the device."""
+    """What happens to each of the B images of a batch, h × w px (a slice) each. All tensors on the device,
+    but the codes."""
 
     codes: Tensor
-    """(B,) int64: mirror and quarter turn, see :mod:`engine.data.turns`."""
+    """(B,) int64 on the CPU: mirror and quarter turn, see :mod:`engine.data.turns`."""
     rows: Tensor
     """(K,) int64: the images that resample, ascending."""
     source: Tensor
@@ -37,6 +40,14 @@ class Draw:
     def resampled(self) -> bool:
         """Whether pixels fall between pixels anywhere in the batch, so that it cannot be undone."""
         return len(self.rows) > 0
+
+    @cached_property
+    def outside(self) -> Tensor:
+        """(K, 1, h, w) bool: what comes from outside the frame, which ends at the outer edge of the outermost
+        pixels."""
+        height, width = self.source.shape[1:3]
+        x, y = self.source.unbind(-1)
+        return ((x < -0.5) | (y < -0.5) | (x > width - 0.5) | (y > height - 0.5))[:, None]
 
 
 def draw(
@@ -79,16 +90,16 @@ def draw(
     bent = (alpha[rows] != 0).nonzero()[:, 0]
     if len(bent):
         which = rows[bent]
-        noise = _noise(seed, epoch, ids[which].to(device), visits[which].to(device), plane)
-        shift = elastic(noise, alpha[which], sigma[which])
-        source[bent.to(device)] += shift.permute(0, 2, 3, 1)
+        noise = _noise(seed, epoch, sent(ids[which], device), sent(visits[which], device), plane)
+        shift = elastic(noise, alpha[which], sigma[which]).permute(0, 2, 3, 1)
+        source = source + shift if len(bent) == len(rows) else source.index_add(0, sent(bent, device), shift)
 
     factors = torch.stack([brightness, contrast], dim=1)
     return Draw(
-        codes=(_codes(settings, flips, quarters, square=plane[0] == plane[1]) + DEEP * mirrored).to(device),
-        rows=rows.to(device),
+        codes=_codes(settings, flips, quarters, square=plane[0] == plane[1]) + DEEP * mirrored,
+        rows=sent(rows, device),
         source=source,
-        factors=factors.float().to(device) if bool((factors != 1).any()) else None,
+        factors=sent(factors.float(), device) if bool((factors != 1).any()) else None,
     )
 
 
@@ -111,15 +122,17 @@ def apply(draw: Draw, image: Tensor, masks: Tensor, zero: Tensor) -> tuple[Tenso
         image = _intensity(image, brightness, contrast, zero.view(*zero.shape, *ones))
     inside = torch.ones_like(masks[:, :1])
     if draw.resampled:
-        outside = _outside(draw.source)
-        inside[draw.rows] = ~(outside if inside.ndim == 4 else outside[:, :, None])
+        within = ~draw.outside
+        if inside.ndim == 5:
+            within = within[:, :, None].expand(-1, -1, inside.shape[2], -1, -1)
+        inside.index_copy_(0, draw.rows, within)
     return move(draw, image), move(draw, masks), inside
 
 
 def move(draw: Draw, x: Tensor) -> Tensor:
     """The geometric part of :func:`apply`, for masks and for maps in float32: (B, C, *S), as given."""
     x = turn(x, draw.codes)
-    return x.index_copy_(0, draw.rows, _sample(x[draw.rows], draw.source)) if draw.resampled else x
+    return x.index_copy_(0, draw.rows, _sample(draw, x.index_select(0, draw.rows))) if draw.resampled else x
 
 
 def undo(draw: Draw, x: Tensor) -> Tensor:
@@ -148,35 +161,38 @@ def elastic(noise: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         (B, 2, h, w) float32, in px. Its standard deviation is about alpha / (6.1 sigma).
     """
     height, width = noise.shape[-2:]
-    fy = torch.fft.fftfreq(height, device=noise.device)[:, None]
-    fx = torch.fft.rfftfreq(width, device=noise.device)
-    alpha, sigma = (x.to(noise)[:, None, None, None] for x in (alpha, sigma))
-    transfer = alpha * torch.exp(-2 * math.pi**2 * sigma**2 * (fy**2 + fx**2))
+    alpha, sigma = (x.cpu().double()[:, None] for x in (alpha, sigma))
+    down, across = (
+        torch.exp(-2 * (math.pi * sigma * frequencies) ** 2)
+        for frequencies in (torch.fft.fftfreq(height), torch.fft.rfftfreq(width))
+    )
+    # A Gaussian is one of each axis: few numbers to work out on the CPU, and few to send.
+    both = sent(torch.cat([alpha * down, across], dim=1).to(noise.dtype), noise.device)
+    transfer = both[:, None, :height, None] * both[:, None, None, height:]
     shift: Tensor = torch.fft.irfft2(torch.fft.rfft2(noise) * transfer, s=(height, width))
     return shift
 
 
-def _sample(x: Tensor, source: Tensor) -> Tensor:
-    """Read (K, C, *S) at ``source``: bilinear for float32, else nearest; 0 or False outside the frame."""
+def _sample(draw: Draw, x: Tensor) -> Tensor:
+    """Read (K, C, *S) at the draw's source: bilinear for float32, else nearest; 0 or False outside."""
     if x.ndim == 5:
-        return _sample(x.flatten(1, 2), source).view(x.shape)
+        return _sample(draw, x.flatten(1, 2)).view(x.shape)
     height, width = x.shape[-2:]
     if x.is_floating_point():
-        grid = (2 * source + 1) / torch.tensor([width, height], device=x.device) - 1
+        grid = (2 * draw.source + 1) / _extent(height, width, x.device) - 1
         found = F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
     else:
-        column, row = source.round().long().unbind(-1)
+        column, row = draw.source.round().long().unbind(-1)
         index = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
         index = index.flatten(1)[:, None].expand(-1, x.shape[1], -1)
         found = x.flatten(2).gather(2, index).view(x.shape)
-    return found.masked_fill_(_outside(source), 0)
+    return found.masked_fill_(draw.outside, 0)
 
 
-def _outside(source: Tensor) -> Tensor:
-    """(K, 1, h, w) bool; the frame ends at the outer edge of the outermost pixels."""
-    height, width = source.shape[1:3]
-    x, y = source.unbind(-1)
-    return ((x < -0.5) | (y < -0.5) | (x > width - 0.5) | (y > height - 0.5))[:, None]
+@lru_cache(maxsize=64)
+def _extent(height: int, width: int, device: torch.device) -> Tensor:
+    """(2,) int64: width, height, which are sent to a device once."""
+    return torch.tensor([width, height], device=device)
 
 
 def _noise(seed: int, epoch: int, ids: Tensor, visits: Tensor, size: tuple[int, int]) -> Tensor:
@@ -210,13 +226,14 @@ def _affine(angle: Tensor, zoom: Tensor, size: tuple[int, int], device: torch.de
     """(K, h, w, 2) float32, see :attr:`Draw.source`: counter-clockwise by ``angle`` (degrees), larger by
     ``zoom``, about the centre. In px, so that angles stay angles where h ≠ w."""
     height, width = size
-    cos, sin = (
-        (f(torch.deg2rad(angle)) / zoom).float().to(device)[:, None, None] for f in (torch.cos, torch.sin)
-    )
-    y = torch.arange(height, device=device)[:, None] - (height - 1) / 2
-    x = torch.arange(width, device=device) - (width - 1) / 2
-    across = x * cos - y * sin + (width - 1) / 2
-    down = x * sin + y * cos + (height - 1) / 2
+    if not len(angle):
+        return torch.empty((0, height, width, 2), device=device)
+    cos, sin = ((f(torch.deg2rad(angle)) / zoom).float()[:, None] for f in (torch.cos, torch.sin))
+    y, x = torch.arange(height) - (height - 1) / 2, torch.arange(width) - (width - 1) / 2
+    parts = sent(torch.cat([x * cos, x * sin, y * sin, y * cos], dim=1), device)
+    x_cos, x_sin, y_sin, y_cos = torch.split(parts, [width, width, height, height], dim=1)
+    across = x_cos[:, None] - y_sin[:, :, None] + (width - 1) / 2
+    down = x_sin[:, None] + y_cos[:, :, None] + (height - 1) / 2
     return torch.stack([across, down], dim=-1)
 
 

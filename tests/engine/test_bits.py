@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.bits import PackedMasks, Window
+from engine.bits import PackedMasks, Window, pack, unpack
 
 
 def window(ids: list[int], corners: list[list[int]], size: tuple[int, ...]) -> Window:
@@ -126,6 +126,45 @@ def test_the_first_pixel_is_the_lowest_bit():
     np.testing.assert_array_equal(
         packed.bits[0].numpy(), np.packbits(mask.numpy().reshape(-1), bitorder="little")
     )
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 8), (2, 3, 5, 16), (1, 2, 3, 4, 24), (0, 1, 8)])
+def test_packs_as_numpy_does(shape):
+    masks = random_masks(np.random.default_rng(0), *shape)
+    packed = pack(torch.from_numpy(masks))
+    np.testing.assert_array_equal(packed.numpy(), np.packbits(masks, axis=-1, bitorder="little"))
+    np.testing.assert_array_equal(unpack(packed).numpy(), masks)
+    across = torch.from_numpy(masks).transpose(0, 1)
+    np.testing.assert_array_equal(unpack(pack(across)).numpy(), masks.swapaxes(0, 1))
+
+
+def test_every_byte_is_unpacked_and_packed_again():
+    every = torch.arange(256, dtype=torch.uint8)[:, None]
+    assert torch.equal(pack(unpack(every)), every)
+    channels_last = torch.rand(2, 4, 8, 1).movedim(-1, 1) > 0.5
+    assert torch.equal(unpack(pack(channels_last)), channels_last)
+
+
+@pytest.mark.parametrize("shape", [(6, 16), (3, 4, 8)])
+@pytest.mark.parametrize("halo", [0, 2, 9])
+def test_whole_images_of_one_shape(shape, halo):
+    """They are copied as a whole, which no other window is."""
+    rng = np.random.default_rng(halo)
+    packed, dense = filled(rng, [shape] * 4, 2)
+    some = window([3, 0, 2], [[0] * len(shape)] * 3, shape)
+    masks = random_masks(rng, 3, 2, *shape)
+    packed.write(some, torch.from_numpy(masks))
+    for number, mask in zip([3, 0, 2], masks, strict=True):
+        dense[number] = mask
+    again = window([2, 1, 0, 3], [[0] * len(shape)] * 4, shape)
+    expected = np.stack([cut(dense[number], [0] * len(shape), shape, halo) for number in (2, 1, 0, 3)])
+    np.testing.assert_array_equal(packed.read(again, halo).numpy(), expected)
+    np.testing.assert_array_equal(
+        packed.any(again).numpy(), expected.any(axis=tuple(range(1, expected.ndim)))
+    )
+    none = Window(torch.zeros(0, dtype=torch.int64), torch.zeros((0, len(shape)), dtype=torch.int64), shape)
+    packed.write(none, torch.zeros((0, 2, *shape), dtype=torch.bool))
+    assert len(packed.read(none, halo)) == 0
 
 
 def test_given_bits_are_taken_over_not_copied():

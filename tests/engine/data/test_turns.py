@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.data.turns import turn, unturn
+from engine.data.turns import _by_code, _by_index, turn, unturn
 
 DTYPES = [torch.bool, torch.uint8, torch.int64, torch.float16, torch.float32]
 
@@ -40,8 +40,23 @@ def test_any_shape_keeps_the_codes_that_keep_it(size):
 
 
 def test_a_quarter_turn_of_an_oblong_image_is_refused():
-    with pytest.raises(RuntimeError, match="out of bounds"):
+    with pytest.raises(ValueError, match="square images, and these are 4 × 6"):
         turn(batch(4, 6, torch.float32, size=1), torch.tensor([1]))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("way", [_by_code, _by_index])
+def test_both_ways_are_alike_with_any_company(way, layout):
+    """One is for CPUs, the other for GPUs."""
+    x = batch(6, 6, torch.float32, size=24).contiguous(memory_format=layout)
+    codes = torch.arange(24)[torch.randperm(24, generator=torch.Generator().manual_seed(0))] % 8
+    expected = torch.stack([by_numpy(image, int(code)) for image, code in zip(x, codes, strict=True)])
+    assert torch.equal(way(x, codes), expected)
+    even = torch.tensor([0, 2, 4, 6])
+    oblong = batch(4, 6, torch.bool, size=4)
+    expected = torch.stack([by_numpy(image, int(code)) for image, code in zip(oblong, even, strict=True)])
+    assert torch.equal(way(oblong, even), expected)
+    assert way(x[:0], codes[:0]).shape == (0, 3, 6, 6)
 
 
 def test_channels_last_input_is_turned_alike():
