@@ -90,6 +90,8 @@ def prepare(
     settings = config.training
     with ranks.agreeing():
         device = find_device(settings.device, ranks)
+        if device.type == "cuda" and not ranks.alone:
+            torch.cuda.set_device(device)
         dtype = find_precision(settings.precision, device)
         dataset = dataset if dataset is not None else open_dataset(config)
         classes = len(dataset.classes.names)

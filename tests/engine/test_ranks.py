@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ import pytest
 import torch
 import zarr
 from apart import SPLITS, differentiates, gradients, refuses
-from forked import exit_codes, start_together, together, trains
-from support import events
+from forked import exit_codes, start_together, together, trains, trains_saying
+from skimage.io import imsave
+from support import events, write_pair
 
 from engine import checkpoint
 from engine.bits import BYTE
@@ -165,6 +167,47 @@ def test_a_stop_anywhere_stops_all_and_another_number_goes_on(vessels: Path, tmp
     for name, weights in one["model"].items():
         torch.testing.assert_close(other["model"][name], weights, rtol=1e-3, atol=1e-4, msg=name)
     np.testing.assert_allclose(other["modulation"]["recalls"], one["modulation"]["recalls"], atol=1e-3)
+
+
+def test_images_of_another_kind_or_without_a_class_in_one_part_only(tmp_path: Path) -> None:
+    """What one process has of the images alone must not decide how it treats them."""
+    rng = np.random.default_rng(3)
+    images = tmp_path / "images"
+    for number in range(12):
+        mask = np.zeros((24, 32), np.uint8)
+        mask[4:12, 8 : 8 + number] = 255 * (number % 2)  # the even ones, the first process's, have none
+        image = (rng.integers(0, 60, mask.shape) + mask // 4).astype(np.uint8)
+        write_pair(images, f"{number:02d}", image, mask)
+        if number == 3:
+            imsave(images / "images" / "03.png", image.astype(np.uint16) * 200, check_contrast=False)
+    settings = [
+        f"--data.root={images}", *SETTINGS, INSTANCE, THREE, "--data.cache=disk", "--data.split=[1,0,0,0]",
+        "--modulation.warmup=0.3",
+    ]  # fmt: skip
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert together(1, trains, [*settings, f"--out={one}"]) == [0]
+    assert together(2, trains, [*settings, f"--out={two}"]) == [0, 0]
+    first, second = (checkpoint.load(run / "checkpoints" / "last") for run in (one, two))
+    for name, weights in first["model"].items():
+        torch.testing.assert_close(second["model"][name], weights, rtol=1e-5, atol=1e-6, msg=name)
+    assert torch.equal(first["modulation"]["observed"], second["modulation"]["observed"])
+    notes = [[event["message"] for event in events(run) if event["event"] == "warning"] for run in (one, two)]
+    assert notes[0] == notes[1]
+    assert not list(two.glob("cache/**/*.pixels"))
+
+
+def test_an_image_that_another_process_cannot_read_is_said_by_the_first(
+    vessels: Path, tmp_path: Path
+) -> None:
+    images, out = tmp_path / "images", tmp_path / "run"
+    copytree(vessels, images)
+    damaged = sorted((images / "images").iterdir())[1]
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    settings = [f"--data.root={images}", *SETTINGS, INSTANCE, "--data.split=[1,0,0,0]", f"--out={out}"]
+    assert together(2, trains_saying, tmp_path / "said", settings) == [2, 2]
+    (said,) = [line for line in (tmp_path / "said").read_text().splitlines() if "notice" not in line]
+    assert said.startswith(f"error: {damaged} cannot be read as PNG")
+    assert not out.exists()
 
 
 def test_torchrun_and_a_sentence_that_is_said_once(vessels: Path, tmp_path: Path) -> None:

@@ -65,6 +65,12 @@ def together(size: int, target: Callable[..., None], *arguments: Any) -> list[in
     return exit_codes(start_together(size, target, *arguments))
 
 
+def trains_saying(said: Path, arguments: Sequence[str]) -> None:
+    """Train, with what goes to standard error appended to a file."""
+    os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND), sys.stderr.fileno())
+    trains(arguments)
+
+
 def trains_until_write(write: int, arguments: Sequence[str]) -> None:
     """Train, and die without a word at the given write to the disk."""
     left, sync = write, os.fsync
