@@ -2,10 +2,10 @@
 
     python benchmarks/processes.py [--processes 1 2] [--images 32] [--side 128] [--base-width 16] [--epochs 4]
 
-Each number of processes trains the same run (U-Net with instance norm, batch of as many images as the largest
-number of processes divides, SMM v2) by `torchrun -m engine.train`, in turns. On a CPU the machine's cores are divided
-among them. Seconds are of an epoch's steps, the first epoch left out, from the run's own record. Beside it, how
-long the one message with all gradients takes, by itself.
+Each number of processes trains the same run (U-Net with instance norm, SMM v2, batch of four or as many images
+as there are processes) by `torchrun -m engine.train`, in turns. On a CPU the machine's cores are divided among
+them. Seconds are of an epoch, the first left out, from the run's own record. Beside it, how long the one message
+with all gradients takes, by itself.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def main() -> None:
         spent = torchrun(size, [__file__, f"--base-width={options.base_width}"]) if size > 1 else "0"
         rows.append([
             size, options.images / median(times), measured.ratio(first, times),
-            measured.ratio(first, times) * options.processes[0] / size, float(spent) * 1e3,
+            measured.ratio(first, times) / ideal(size / options.processes[0], device), float(spent) * 1e3,
         ])  # fmt: skip
     table = measured.Table(
         "processes",
@@ -68,11 +68,16 @@ def main() -> None:
         f"{options.side}², batch {batch(options)}",
         ["processes", "images/s", "× of the first", "of what would be ideal", "gradients' message, ms"],
         rows,
-        "" if device.type == "cuda" else "The processes share the cores, so on a CPU 1 × is ideal.",
+        "" if device.type == "cuda" else "The processes share the cores, so 1 × is what is ideal here.",
     )
     measured.report(
         "processes", device, [table], keep=options.keep, about=(__doc__ or "").partition("\n\n")[0]
     )
+
+
+def ideal(more: float, device: torch.device) -> float:
+    """How many times as fast so many times as many processes can be: on a CPU they share its cores."""
+    return more if device.type == "cuda" else 1.0
 
 
 def batch(options: argparse.Namespace) -> int:
@@ -82,18 +87,20 @@ def batch(options: argparse.Namespace) -> int:
 
 def settings(root: Path, out: Path, options: argparse.Namespace) -> list[str]:
     return [
-        f"--data.root={root}", f"--out={out}", "--data.split=[1,0,0,0]", f"--model.base_width={options.base_width}",
-        "--model.norm=instance", f"--training.epochs={options.epochs}", f"--training.batch_size={batch(options)}",
-        f"--training.device={options.device}", "--watch.train=0", "--watch.val=0", "--modulation.warmup=0", "--quiet",
+        f"--data.root={root}", f"--out={out}", "--data.split=[1,0,0,0]", "--model.norm=instance", "--quiet",
+        f"--model.base_width={options.base_width}", f"--training.epochs={options.epochs}",
+        f"--training.batch_size={batch(options)}", f"--training.device={options.device}",
+        "--watch.train=0", "--watch.val=0", "--modulation.warmup=0",
     ]  # fmt: skip
 
 
 def torchrun(size: int, arguments: list[str]) -> str:
     """Start processes, which share the cores, and wait for them: what they print, its last word."""
     threads = max(1, (os.cpu_count() or 1) // size)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}"]
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}", *arguments],
-        env=os.environ | {"OMP_NUM_THREADS": str(threads)}, capture_output=True, text=True, check=False,
+        [*command, *arguments], env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
         sys.exit(done.stderr)
