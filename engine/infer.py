@@ -1,5 +1,6 @@
 """Prediction of whole images: at once where they fit, else tile by tile with Gaussian blending."""
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
@@ -88,16 +89,14 @@ class Predictor:
         """
         work = Blocks.of(shape, *self.grid(shape), rows)
         one = prod(map(len, work.corners)) == 1
-        weight = np.ones(work.size, np.float32) if one else gaussian(work.size, CPU).numpy()
+        weight = torch.ones(work.size) if one else gaussian(work.size, CPU)
         bricks: Bricks | None = None
         training = self.network.training
         self.network.eval()
         with ExitStack() as stack:
             stack.callback(self.network.train, training)
-            for number in product(*work.tiles):
+            for number, values in self._weighted(work, read, weight):
                 tile = work.tile(number)
-                with torch.no_grad():
-                    values = self._run(read(tile))[0].cpu().numpy() * weight
                 if bricks is None:
                     largest = 4 * len(values) * prod(work.unit)
                     bricks = stack.enter_context(Bricks(largest, BUDGET, scratch))
@@ -111,9 +110,35 @@ class Predictor:
                 for index in work.finished(number):
                     sums = bricks.take(index)
                     assert sums is not None  # tiles cover the image
-                    sums /= work.weights(index, weight)
+                    sums /= work.weights(index, weight.numpy())
                     p = foreground(torch.from_numpy(sums)[None], self.head)[0]
                     yield work.box(index), np.ascontiguousarray(p.numpy())
+
+    def _weighted(
+        self, work: Blocks, read: Callable[[Box], Tensor], weight: Tensor
+    ) -> Iterator[tuple[tuple[int, ...], Values]]:
+        """Each tile's number, and its weighted logits float32 (outputs, *size).
+
+        A GPU is given the next tile before the last one's logits are waited for, so that reading and adding
+        up go on meanwhile.
+        """
+        weight = weight.to(self.device)
+        running: deque[tuple[tuple[int, ...], Tensor, torch.cuda.Event | None]] = deque()
+        for number in product(*work.tiles):
+            with torch.no_grad():
+                out, copied = self._run(read(work.tile(number)))[0] * weight, None
+                if self.device.type == "cuda":
+                    values = torch.empty(out.shape, pin_memory=True).copy_(out, non_blocking=True)
+                    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+                    copied.record(torch.cuda.current_stream(self.device))
+                else:
+                    values = out.cpu()
+            running.append((number, values, copied))
+            del out, values
+            if copied is None or len(running) > 1:
+                yield _awaited(*running.popleft())
+        while running:
+            yield _awaited(*running.popleft())
 
     def grid(self, spatial: tuple[int, ...]) -> tuple[list[int], list[list[int]]]:
         """Size of the tiles of an image, and the first pixels of the tiles along each axis."""
@@ -148,6 +173,15 @@ class Predictor:
             weights[box] += weight
         assert total is not None  # there is always a tile
         return total.div_(weights)
+
+
+def _awaited(
+    number: tuple[int, ...], values: Tensor, copied: torch.cuda.Event | None
+) -> tuple[tuple[int, ...], Values]:
+    """A tile's number and values, once they are there."""
+    if copied is not None:
+        copied.synchronize()
+    return number, values.numpy()
 
 
 def gaussian(size: list[int], device: torch.device) -> Tensor:

@@ -238,6 +238,15 @@ def test_any_rows_of_blocks_are_bit_for_bit_those_of_the_whole(shape, tile, over
         assert len(ticks) == one.count(tuple(shape), (first, last)) <= one.count(tuple(shape))
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_blocks_on_a_gpu_are_those_of_a_cpu() -> None:
+    network, image = conv(2, 2), noise(90, 70)
+    expected = together(predictor(network, 16), image)
+    there = Predictor(network.to("cuda"), "sigmoid", torch.device("cuda"), None, 16, 0.25)
+    np.testing.assert_allclose(together(there, image), expected, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(together(there, image, rows=(0, 1)), together(there, image))
+
+
 def test_rows_of_blocks_come_one_after_the_other_and_no_tile_too_many(monkeypatch):
     monkeypatch.setattr(tiles, "UNITS", {2: 8})
     network = Recorder()
