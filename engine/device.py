@@ -1,7 +1,9 @@
 """Where and in which arithmetic a network runs."""
 
+import ctypes
 import os
 import platform
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -83,7 +85,7 @@ def device_name(device: torch.device) -> str:
 
 @contextmanager
 def arithmetic(threads: int | None, deterministic: bool) -> Iterator[None]:
-    """Set threads and determinism for a block, and set them back after it."""
+    """Set threads, determinism and memory that is kept for a block, and set them back after it."""
     before = (
         torch.get_num_threads(),
         torch.are_deterministic_algorithms_enabled(),
@@ -103,12 +105,38 @@ def arithmetic(threads: int | None, deterministic: bool) -> Iterator[None]:
     if threads is not None:
         torch.set_num_threads(threads)
     try:
-        yield
+        with kept_memory():
+            yield
     finally:
         torch.set_num_threads(before[0])
         torch.use_deterministic_algorithms(before[1], warn_only=before[2])
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before[3:5]
         torch.utils.deterministic.fill_uninitialized_memory = before[5]  # type: ignore[attr-defined]
+
+
+MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1
+"""Numbers of malloc.h."""
+KEPT = {MMAP_THRESHOLD: 2**30, TRIM_THRESHOLD: 2**31 - 1}
+USUAL = {MMAP_THRESHOLD: 2**25, TRIM_THRESHOLD: 2**26}
+"""Bytes: what glibc comes to by itself where large buffers are freed."""
+
+
+@contextmanager
+def kept_memory() -> Iterator[None]:
+    """For a block, have the C library keep what is freed for the next buffer, up to 1 GiB each.
+
+    It else gives the large buffers of each step on a CPU back to the system, which hands them out anew page
+    by page, each filled with zeros. Without effect where the C library is not glibc, or an old one.
+    """
+    libc: Any = ctypes.CDLL(None) if sys.platform == "linux" else None
+    kept = hasattr(libc, "mallopt") and all(libc.mallopt(*setting) for setting in KEPT.items())
+    try:
+        yield
+    finally:
+        if kept:
+            for setting in USUAL.items():
+                libc.mallopt(*setting)
+            libc.malloc_trim(0)
 
 
 @contextmanager

@@ -1,10 +1,12 @@
+import platform
 from collections.abc import Iterator
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
-from engine.device import arithmetic, find_device, find_precision, full_precision
+from engine.device import arithmetic, find_device, find_precision, full_precision, kept_memory
 from engine.errors import InputError
 
 CPU = torch.device("cpu")
@@ -93,6 +95,26 @@ def test_without_a_number_the_threads_stay() -> None:
     before = torch.get_num_threads()
     with arithmetic(None, True):
         assert torch.get_num_threads() == before
+
+
+@pytest.mark.skipif("glibc" not in platform.libc_ver(), reason="the C library is not glibc")
+def test_freed_memory_is_kept_for_the_block_and_given_back_after_it() -> None:
+    size = 2**26
+
+    def resident() -> int:
+        return psutil.Process().memory_info().rss
+
+    def use() -> None:
+        torch.ones(size, dtype=torch.uint8)
+
+    use()
+    before = resident()
+    with kept_memory():
+        use()
+        assert resident() > before + size / 2
+    assert resident() < before + size / 2
+    use()
+    assert resident() < before + size / 2
 
 
 BACKENDS: Any = torch.backends
