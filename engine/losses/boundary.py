@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from engine.losses.masked import alike, size, total
+from engine.losses.masked import alike, total
+from engine.losses.pixels import number
 
 
 def signed_distance(
@@ -51,6 +52,6 @@ def boundary(p: Tensor, phi: Tensor, *, valid: Tensor | None = None) -> Tensor:
         Loss of each image and class, float32 (float64 if p is), (B, C): smallest, and not
         above 0, for the truth itself; 0 where no pixel is valid.
     """
-    number = size(p, valid)
+    pixels = number(p, valid)
     p, phi = alike(p, phi, valid)
-    return total(p * phi) / number
+    return total(p * phi) / pixels

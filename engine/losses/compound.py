@@ -1,9 +1,13 @@
 """Sums of an overlap loss and a cross-entropy, as published under one name."""
 
+from functools import partial
+
+import torch
 from torch import Tensor
 
-from engine.losses.masked import alike, masked, power, size, total
+from engine.losses.masked import masked, power, total
 from engine.losses.overlap import counts, dsc_plus_plus, excess
+from engine.losses.pixels import Rule, chosen, costs, number
 
 
 def combo(
@@ -29,9 +33,8 @@ def combo(
         Loss of each image and class, from -(1 - α) on, float32 (float64 if p is), (B, C).
     """
     overlap = 1 - dsc_plus_plus(p, y, gamma=gamma, smooth=smooth, valid=valid)
-    number = size(p, valid)
-    p, y = alike(p, y, valid)
-    nats = -total(beta * y * log(p) + (1 - beta) * (1 - y) * log(1 - p)) / number
+    rule = partial(_nats, weights=(beta, 1 - beta))
+    nats = _sum(p, y, valid, rule) / number(p, valid)
     return alpha * nats - (1 - alpha) * overlap
 
 
@@ -65,24 +68,52 @@ def unified_focal(
     Returns:
         Loss >= 0 of each image and class, float32 (float64 if p is), (B, C).
     """
-    tp, fp, fn = counts(p, y, gamma_pp, valid)
-    number = size(p, valid)
-    p, y = alike(p, y, valid)
-    q, background = 1 - p, masked(1 - y, valid)
-
-    fore = delta * y * -log(p)
-    back = (1 - delta) * power(p, gamma) * background * -log(q)
-    if symmetric:
-        fore = fore * power(q, gamma)
-    focal = total(fore + back) / number
+    tp, fp, fn, tn = counts(p, y, gamma_pp, valid, rest=True)
+    rule = partial(_nats, weights=(delta, 1 - delta), gamma=gamma, symmetric=symmetric)
+    focal = _sum(p, y, valid, rule) / number(p, valid)
 
     found = excess(tp, delta * fn + (1 - delta) * fp, smooth)
     # What background misses are false positives, and the other way round.
-    left = excess(total(q * background), delta * fp + (1 - delta) * fn, smooth)
+    left = excess(tn, delta * fp + (1 - delta) * fn, smooth)
     tversky = (power(left, 1 - gamma if symmetric else 1.0) + power(found, 1 - gamma)) / 2
     return lam * focal + (1 - lam) * tversky
 
 
-def log(p: Tensor) -> Tensor:
-    """Natural logarithm of a probability, clipped from below at 1e-7, so at least -16.1."""
-    return p.clamp(min=1e-7).log()
+def _sum(p: Tensor, y: Tensor, valid: Tensor | None, rule: Rule) -> Tensor:
+    return total(costs(masked(p, valid), chosen(y, valid), rule).unsqueeze(-1))
+
+
+def _nats(
+    p: Tensor, y: Tensor, slope: Tensor | None, *, weights: tuple[float, float], gamma: float = 0.0,
+    symmetric: bool = False,
+) -> Tensor:  # fmt: skip
+    """``-w e^γ ln(1 - e)`` of each pixel, e what p is off y, a :data:`engine.losses.pixels.Rule`.
+
+    The probability is clipped from below at 1e-7, so that its logarithm is at least -16.1. Where the
+    slope of e^γ is too steep to be told, below 1e-30, it counts as 0.
+
+    Args:
+        p, y: of some pixels, of one type.
+        slope: takes the derivative.
+        weights: w of foreground and of background.
+        gamma: γ, which is 0 for foreground unless ``symmetric``.
+        symmetric: take the factor on foreground too.
+    """
+    fore, back = weights
+    q = 1 - p
+    right = torch.lerp(q, p, y)
+    clipped = right.clamp(min=1e-7)
+    nats = clipped.log().neg_()
+    weight = (y * (fore - back)).add_(back)
+    if gamma:
+        # Of foreground, without the factor, 1 to any power.
+        wrong = torch.lerp(p, q, y) if symmetric else torch.maximum(p, y)
+        weight *= wrong.log().mul_(gamma).exp_()
+    if slope is not None:
+        torch.div(right.ge_(1e-7), clipped, out=slope)
+        if gamma:
+            rise = nats.div(wrong.clamp_(min=1e-30)).mul_(gamma)
+            slope += rise if symmetric else rise.sub_(rise * y)
+        # Of background the cost rises with p.
+        slope.mul_(weight).addcmul_(slope, y, value=-2)
+    return nats.mul_(weight)

@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from engine.losses.masked import alike, power, total
+from engine.losses.masked import masked, power, total
+from engine.losses.pixels import chosen, errors, sums
 
 
 def dice(p: Tensor, y: Tensor, *, smooth: float = 1e-5, valid: Tensor | None = None) -> Tensor:
@@ -20,11 +21,9 @@ def dice(p: Tensor, y: Tensor, *, smooth: float = 1e-5, valid: Tensor | None = N
     Returns:
         Loss in [0, 1] of each image and class, float32 (float64 if p is), (B, C).
     """
-    p, y = alike(p, y, valid)
-    twice_tp = 2 * total(p * y)
-    # FP + FN + 2TP, in the form that is exactly 2TP when p = y.
-    size = total(p) + total(y)
-    return 1 - (twice_tp + smooth) / (size + smooth)
+    tp, found, true = (total(x.unsqueeze(-1)) for x in sums(masked(p, valid), chosen(y, valid)))
+    # 2TP + FP + FN, in the form that is exactly 2TP when p = y.
+    return 1 - (2 * tp + smooth) / (found + true + smooth)
 
 
 def dsc_plus_plus(
@@ -97,10 +96,15 @@ def focal_tversky(
     return power(loss, exponent)
 
 
-def counts(p: Tensor, y: Tensor, gamma: float, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """TP, FPγ and FNγ of each image and class, (B, C) each; arguments as of :func:`dsc_plus_plus`."""
-    p, y = alike(p, y, valid)
-    return total(p * y), total(power(p * (1 - y), gamma)), total(power((1 - p) * y, gamma))
+def counts(
+    p: Tensor, y: Tensor, gamma: float, valid: Tensor | None, *, rest: bool = False
+) -> tuple[Tensor, ...]:
+    """TP, FPγ and FNγ of each image and class, (B, C) each, and TN with ``rest``; other arguments as of
+    :func:`dsc_plus_plus`."""
+    both = errors(masked(p, valid), chosen(y, valid), gamma, valid, rest=rest)
+    # As channels, so that processes which pool a batch exchange all in one message.
+    pooled = total(both.transpose(0, 1).flatten(1).unsqueeze(-1))
+    return pooled.chunk(len(both), dim=1)
 
 
 def excess(hits: Tensor, errors: Tensor, smooth: float) -> Tensor:

@@ -1,10 +1,13 @@
 """Losses that are a mean over pixels. They work from logits, and so need no clipped logarithm."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from engine.losses.masked import masked, mean, power
+from engine.losses.pixels import as_numbers, chosen, costs, mean_of
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, *, valid: Tensor | None = None) -> Tensor:
@@ -19,7 +22,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, valid: Tensor | None = None
         Scalar >= 0, float32 (float64 if logits are); 0 where no pixel is valid.
     """
     if logits.shape[1] == 1:
-        return binary_cross_entropy(logits, labels.unsqueeze(1), valid=valid)
+        return binary_cross_entropy(logits, labels.unsqueeze(1) > 0, valid=valid)
     if valid is not None:
         labels = torch.where(valid.squeeze(1), labels, 0)
     # Reduced by hand: torch's own reduction has no deterministic version on a GPU.
@@ -38,10 +41,7 @@ def binary_cross_entropy(logits: Tensor, y: Tensor, *, valid: Tensor | None = No
     Returns:
         Scalar >= 0, float32 (float64 if logits are); 0 where no pixel is valid.
     """
-    logits = masked(logits, valid)
-    y = masked(y, valid).to(logits.dtype)
-    loss = F.binary_cross_entropy_with_logits(logits, y, reduction="none")
-    return mean(masked(loss, valid), valid)
+    return _mean(logits, y, valid, 0.0, None)
 
 
 def focal(
@@ -72,22 +72,59 @@ def focal(
         raise ValueError(
             f"{y.shape[1]} masks need as many logits or one more, but there are {logits.shape[1]}."
         )
-    logits, y = masked(logits, valid), masked(y, valid)
     if logits.shape[1] == y.shape[1]:
-        # ln p_t = ln σ(z) and ln(1 - p_t) = ln σ(-z), so that no power is taken of a number near 0.
-        z = torch.where(y > 0.5, logits, -logits)
-        loss = (gamma * F.logsigmoid(-z)).exp() * -F.logsigmoid(z)
-    else:
-        labels = label_map(y)
-        nats = F.cross_entropy(logits, labels, reduction="none").unsqueeze(1)
-        loss = power(-torch.expm1(-nats), gamma) * nats
-        y = y.amax(1, keepdim=True)
+        return _mean(logits, y, valid, gamma, alpha)
+    logits, there = masked(logits, valid), chosen(y, valid)
+    nats = F.cross_entropy(logits, label_map(there), reduction="none").unsqueeze(1)
+    loss = power(-torch.expm1(-nats), gamma) * nats
     if alpha is not None:
-        loss = torch.where(y > 0.5, alpha * loss, (1 - alpha) * loss)
+        loss = loss * as_numbers(there.any(1, keepdim=True), loss.dtype).mul_(2 * alpha - 1).add_(1 - alpha)
     return mean(masked(loss, valid), valid)
+
+
+def _mean(logits: Tensor, y: Tensor, valid: Tensor | None, gamma: float, alpha: float | None) -> Tensor:
+    """Mean of :func:`_focal`."""
+    logits = masked(logits, valid)
+    if valid is not None:
+        # Background without a doubt, which costs nothing.
+        logits = torch.where(valid, logits, -1e4)
+    rule = partial(_focal, gamma=gamma, alpha=alpha)
+    return mean_of(costs(logits, chosen(y, valid), rule), logits, valid)
+
+
+def _focal(z: Tensor, y: Tensor, slope: Tensor | None, *, gamma: float, alpha: float | None) -> Tensor:
+    """``-w (1 - p_t)^γ ln p_t`` of each pixel, a :data:`engine.losses.pixels.Rule`.
+
+    From the logit of what is not true, so that no power or logarithm is taken of a number near 0.
+
+    Args:
+        z: logits of some pixels.
+        y: truth in {0, 1} of their type.
+        slope: takes the derivative.
+        gamma: γ.
+        alpha: w of foreground; 1 - α is the background's. None: both are 1.
+    """
+    wrong = torch.addcmul(z, z, y, value=-2)
+    nats = F.softplus(wrong, threshold=40)
+    if not gamma and alpha is None:
+        if slope is not None:
+            torch.sigmoid(z, out=slope).sub_(y)
+        return nats
+    weight = torch.ones_like(y) if alpha is None else (y * (2 * alpha - 1)).add_(1 - alpha)
+    if gamma:
+        weight *= (wrong - nats).mul_(gamma).exp_()
+    if slope is not None:
+        torch.sigmoid(wrong, out=slope)
+        if gamma:
+            slope += (1 - slope).mul_(nats).mul_(gamma)
+        slope.mul_(weight).addcmul_(slope, y, value=-2)
+    return nats.mul_(weight)
 
 
 def label_map(y: Tensor) -> Tensor:
     """Label map of exclusive masks, (B, C, *S) in {0, 1} or bool → int64 in 0…C, (B, *S)."""
-    numbers = torch.arange(1, y.shape[1] + 1, device=y.device).view(-1, *[1] * (y.ndim - 2))
-    return torch.where(y > 0.5, numbers, 0).amax(1)
+    there = chosen(y, None)
+    labels = there[:, 0].long()
+    for channel in range(1, there.shape[1]):
+        labels.masked_fill_(there[:, channel], channel + 1)
+    return labels

@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from engine.losses.masked import alike, size, total
+from engine.losses.masked import masked, total
+from engine.losses.pixels import chosen, number, sums
 
 
 def elevated_sensitivity(p: Tensor, y: Tensor, *, valid: Tensor | None = None) -> Tensor:
@@ -20,6 +21,5 @@ def elevated_sensitivity(p: Tensor, y: Tensor, *, valid: Tensor | None = None) -
         Loss in [-1, 0] of each image and class, float32 (float64 if p is), (B, C);
         0 where no pixel is valid.
     """
-    number = size(p, valid)
-    p, y = alike(p, y, valid)
-    return -total(y * p) / (number + total(y * (1 - p)))
+    tp, _, true = (total(x.unsqueeze(-1)) for x in sums(masked(p, valid), chosen(y, valid)))
+    return -tp / (number(p, valid) + true - tp)
