@@ -90,7 +90,7 @@ def draw(
     bent = (alpha[rows] != 0).nonzero()[:, 0]
     if len(bent):
         which = rows[bent]
-        noise = _noise(seed, epoch, sent(ids[which], device), sent(visits[which], device), plane)
+        noise = _noise(seed, epoch, ids[which], visits[which], plane, device)
         shift = elastic(noise, alpha[which], sigma[which]).permute(0, 2, 3, 1)
         source = source + shift if len(bent) == len(rows) else source.index_add(0, sent(bent, device), shift)
 
@@ -195,9 +195,11 @@ def _extent(height: int, width: int, device: torch.device) -> Tensor:
     return torch.tensor([width, height], device=device)
 
 
-def _noise(seed: int, epoch: int, ids: Tensor, visits: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, 2, h, w) float32, uniform in [−1, 1)."""
-    words = bits(seed, epoch, ids, visits, 2 * size[0] * size[1], Stream.ELASTIC)
+def _noise(
+    seed: int, epoch: int, ids: Tensor, visits: Tensor, size: tuple[int, int], device: torch.device | str
+) -> Tensor:
+    """(B, 2, h, w) float32 on the device, uniform in [−1, 1)."""
+    words = bits(seed, epoch, ids, visits, 2 * size[0] * size[1], Stream.ELASTIC, device)
     noise: Tensor = (words >> 40).float() * 2.0**-23  # 24 signed bits: exact in float32
     return noise.view(-1, 2, *size)
 

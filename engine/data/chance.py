@@ -10,6 +10,8 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+from engine.bits import sent
+
 _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio: SplitMix64's step
 
 
@@ -39,13 +41,18 @@ def uniforms(seed: int, epoch: int, ids: Tensor, visits: Tensor, count: int, str
     return _logical_shift(bits(seed, epoch, ids, visits, count, stream), 11).double() * 2.0**-53
 
 
-def bits(seed: int, epoch: int, ids: Tensor, visits: Tensor, count: int, stream: Stream) -> Tensor:
-    """64 random bits each, (B, count) int64; arguments as for :func:`uniforms`."""
+def bits(
+    seed: int, epoch: int, ids: Tensor, visits: Tensor, count: int, stream: Stream,
+    device: torch.device | str | None = None,
+) -> Tensor:  # fmt: skip
+    """64 random bits each, (B, count) int64; arguments as for :func:`uniforms`, and a device for the result,
+    by default that of ``ids``. With these on the CPU, a key each is all that is sent there."""
     key = torch.zeros((), dtype=torch.int64)
     for word in (int(stream), seed, epoch):
         key = _absorb(key, torch.tensor(_signed(word)))
     key = _absorb(_absorb(key, ids), visits)
-    counter = torch.arange(1, count + 1, device=ids.device) * _signed(_GOLDEN)
+    key = sent(key, device) if device is not None else key
+    counter = torch.arange(1, count + 1, device=key.device) * _signed(_GOLDEN)
     return _mix(key[:, None] + counter)
 
 
