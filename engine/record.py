@@ -29,6 +29,8 @@ from engine.errors import InputError
 FORMAT = 1
 """Version of the directory's layout, in run.json."""
 
+FLAT: dict[str, Any] = {"name": "default", "separator": "."}
+"""Names of chunks: one file for each epoch, where slashes would make it three folders besides."""
 HEARTBEAT_SECONDS = 5.0
 FREE_FILES = frozenset(
     {"config.toml", "log.txt", "stop", "events.jsonl", "heartbeat", "lock", lock.GUARD, "cache", "followed"}
@@ -348,8 +350,9 @@ def allocate(folder: Path, item: WatchedItem, epochs: int) -> None:
         group.create_array(name, data=np.ascontiguousarray(array), chunks=array.shape)
     for name, dtype in (("probability", "float16"), ("modulated", "bool")):
         group.create_array(
-            name, shape=(epochs, classes, *spatial), chunks=(1, classes, *spatial), dtype=dtype
-        )
+            name, shape=(epochs, classes, *spatial), chunks=(1, classes, *spatial), dtype=dtype,
+            chunk_key_encoding=FLAT,
+        )  # fmt: skip
 
 
 def first_epoch(group: zarr.Group) -> int:
