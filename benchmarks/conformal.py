@@ -1,6 +1,6 @@
 """Speed and memory of thresholds with a guarantee.
 
-    python benchmarks/conformal.py [--rounds 5] [--only mapie volume moves]
+    python benchmarks/conformal.py [--rounds 5] [--only mapie volume moves] [--keep]
 
 mapie: calibrating 50 images of 256² with 5 to 10 % lesion, from their arrays p and y, by this project's CRC
 and CLS, and by MAPIE's grid-based risk control. MAPIE is no part of this project: python -m pip install
@@ -14,18 +14,21 @@ Seconds are of the processor, of one thread, and of the clock: on a machine that
 import argparse
 import json
 import math
-import os
-import platform
 import resource
 import subprocess
 import sys
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
 from statistics import median
 from time import perf_counter, process_time
 from typing import Any
 
+import measured
 import numpy as np
+import torch
+from measured import Table, Target
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
@@ -36,7 +39,9 @@ from engine.thresholds.specs import Cls, Conditional, Crc
 
 ALPHA = 0.1
 MEBI = 2**20
+MAPIE = "MAPIE, CRC on its grid of 100"
 Images = list[tuple[NDArray[np.float32], NDArray[np.bool_]]]
+Measured = tuple[Table, list[Target]]
 
 
 def main() -> None:
@@ -44,6 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    measured.options(parser)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="+", default=list(PARTS), choices=PARTS, help="parts to measure")
     parser.add_argument("--side", type=int, default=512, help="length of the volume's sides (default: 512)")
@@ -52,12 +58,19 @@ def main() -> None:
     if options.share is not None:
         print(json.dumps(one_volume(options.side, options.share, options.rounds)))
         return
-    print(f"{os.cpu_count()} cores, Python {platform.python_version()}, numpy {np.__version__}")
+    tables: list[Table] = []
+    targets: list[Target] = []
     for part in options.only:
-        PARTS[part](options)
+        table, found = PARTS[part](options)
+        tables.append(table)
+        targets += found
+    measured.report(
+        "conformal", torch.device("cpu"), tables, targets, keep=options.keep,
+        about="Thresholds with a guarantee, from arrays of p and y",
+    )  # fmt: skip
 
 
-def against_mapie(options: argparse.Namespace) -> None:
+def against_mapie(options: argparse.Namespace) -> Measured:
     """Ours and MAPIE's in turns, from the same arrays."""
     try:
         from mapie.risk_control import SemanticSegmentationController
@@ -77,45 +90,54 @@ def against_mapie(options: argparse.Namespace) -> None:
         controller.compute_best_predict_param()
         return float(controller.best_predict_param[0])
 
-    rules = {"MAPIE, CRC on its grid of 100": mapie, "CRC": ours(images, Crc(alpha=ALPHA))}
+    rules = {MAPIE: mapie, "CRC": ours(images, Crc(alpha=ALPHA))}
     rules["CLS"] = ours(images, Cls(epsilon=0.1, alpha=ALPHA))
     answers = {name: run() for name, run in rules.items()}
-    grid, exact = answers["MAPIE, CRC on its grid of 100"], answers["CRC"]
+    grid, exact = answers[MAPIE], answers["CRC"]
     # MAPIE predicts p > λ, so the last λ of its grid that will do lies below ours, and less than a step.
     if not 0 < exact - grid <= 0.01 + 1e-9:
         raise SystemExit(f"MAPIE answers {grid}, and CRC {exact}: they should differ by less than 0.01")
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in rules}
-    for _ in range(options.rounds):
-        for name, run in rules.items():
-            taken[name] += timed(run, 1 if run is mapie else 9)
-    print(
-        f"\n50 images of 256², α = {ALPHA:g}, arrays to threshold; median, {options.rounds} rounds in turns"
-    )
-    first = medians(taken["MAPIE, CRC on its grid of 100"])
-    for name, seconds in taken.items():
-        processor, clock = medians(seconds)
-        print(
-            f"{name:<32}T = {answers[name]:.6f}{1e3 * processor:10.2f} ms processor"
-            f"{1e3 * clock:10.2f} ms clock{first[0] / processor:8.0f} ×{first[1] / clock:6.0f} × as fast"
-        )
+    taken: dict[str, list[list[tuple[float, float]]]] = {name: [] for name in rules}
+
+    def turn(name: str) -> None:
+        taken[name].append(timed(rules[name], 1 if name == MAPIE else 9))
+
+    ways = {name: partial(turn, name) for name in rules}
+    measured.in_turns(ways, options.rounds, torch.device("cpu"), warm=0)
+    slower = [list(seconds) for seconds in zip(*map(medians, taken[MAPIE]), strict=True)]
+    rows: list[list[str | float]] = []
+    for name, each in taken.items():
+        both = [list(seconds) for seconds in zip(*map(medians, each), strict=True)]
+        faster = [measured.ratio(a, b) for a, b in zip(slower, both, strict=True)]
+        rows.append([name, answers[name], *(1e3 * median(seconds) for seconds in both), *faster])
+        if name == "CRC":
+            target = Target("calibration by CRC, against MAPIE, by the processor", faster[0], 100.0)
+    table = Table(
+        "conformal-mapie", f"Calibrating 50 images of 256², 5 to 10 % lesion, α = {ALPHA:g}, from p, y to T",
+        ("", "T", "ms processor", "ms clock", "× by the processor", "× by the clock"), rows,
+        f"{options.rounds} rounds in turns, each of 9 calls, of MAPIE 1. MAPIE {version('mapie')} "
+        "image by image; its T lies less than a step of its grid below the exact one. It has no CLS.",
+    )  # fmt: skip
+    return table, [target]
 
 
-def volumes(options: argparse.Namespace) -> None:
+def volumes(options: argparse.Namespace) -> Measured:
     """Lesion probabilities and critical threshold of one large volume, of two shares of lesion."""
-    print(
-        f"\n{options.side}³ float32, lesion probabilities and critical threshold; median of {options.rounds}"
-    )
+    rows = []
     for share in (0.01, 0.1):
         command = [sys.executable, __file__, f"--share={share}", f"--side={options.side}"]
         done = subprocess.run(
             [*command, f"--rounds={options.rounds}"], check=True, capture_output=True, text=True
         )
-        figures = json.loads(done.stdout)
-        print(
-            f"{100 * figures['share']:.1f} % lesion: {figures['processor']:.3f} s processor, "
-            f"{figures['clock']:.3f} s clock; one copy of the lesion voxels is {figures['copy']:.1f} MiB, "
-            f"allocated {figures['allocated']:.2f} MiB, process grown by {figures['grown']:.2f} MiB"
-        )
+        found = json.loads(done.stdout)
+        names = ("processor", "clock", "copy", "allocated", "grown")
+        rows.append([100 * found["share"], *(found[name] for name in names)])
+    table = Table(
+        "conformal-volume", f"A volume of {options.side}³ float32, up to its critical threshold",
+        ("% lesion", "s processor", "s clock", "MiB of the lesion voxels", "MiB allocated", "grown by MiB"),
+        rows, f"Median of {options.rounds}; a process of its own.",
+    )  # fmt: skip
+    return table, []
 
 
 def one_volume(side: int, share: float, rounds: int) -> dict[str, float]:
@@ -143,9 +165,9 @@ def one_volume(side: int, share: float, rounds: int) -> dict[str, float]:
     }  # fmt: skip
 
 
-def moves(options: argparse.Namespace) -> None:
+def moves(options: argparse.Namespace) -> Measured:
     """Moving ε, or α for CRC, over calibration images of about 4000 lesion pixels each."""
-    print(f"\nOne move of a slider, in ms of the processor; median (longest) of {20 * options.rounds}")
+    rows = []
     for n in (50, 1000):
         units = lesions(n)
         for name, rule, more in (
@@ -162,10 +184,13 @@ def moves(options: argparse.Namespace) -> None:
                 more(units, choice.threshold)
                 curve.append(1e3 * (process_time() - chosen))
                 threshold.append(1e3 * (chosen - began))
-            print(
-                f"{n:>5} images, {name:<20} threshold {median(threshold):7.2f} ({max(threshold):.2f})"
-                f"   {more.__name__:<11}{median(curve):7.2f} ({max(curve):.2f})"
-            )
+            rows.append([n, name, median(threshold), max(threshold), median(curve), max(curve)])
+    table = Table(
+        "conformal-moves", "One move of a slider, in ms of the processor",
+        ("images", "rule", "T", "at most", "what is attainable, or the bound", "at most"), rows,
+        f"Median and largest of {20 * options.rounds}.",
+    )  # fmt: skip
+    return table, []
 
 
 def synthetic(count: int, side: int) -> Images:
@@ -238,7 +263,7 @@ def medians(taken: list[tuple[float, float]]) -> tuple[float, float]:
     return processor, clock
 
 
-PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
+PARTS: dict[str, Callable[[argparse.Namespace], Measured]] = {
     "mapie": against_mapie,
     "volume": volumes,
     "moves": moves,
