@@ -14,8 +14,9 @@ from torch.nn import functional as F
 from torch.nn.grad import conv2d_input
 
 LEAST_CHANNELS = 16
-LEAST_PIXELS = 256
-"""With fewer channels in or out, or smaller images, the matrices are so small that oneDNN is as quick."""
+"""With fewer in or out the matrices are so narrow that oneDNN is as quick."""
+LEAST_NUMBERS = 2**14
+"""In an image with fewer numbers in all its channels, there is too little to do for so many calls."""
 BLOCK = 2**19
 """So many numbers are unfolded at once: 2 MiB, which stay in a cache."""
 
@@ -69,7 +70,7 @@ class QuickConv2d(nn.Conv2d):
             and self.weight.requires_grad
             and self.weight.is_contiguous(memory_format=torch.channels_last)
             and image.ndim == 4
-            and image.shape[2] * image.shape[3] >= LEAST_PIXELS
+            and image[0].numel() >= LEAST_NUMBERS
             and not torch.is_autocast_enabled("cpu")
         )
 

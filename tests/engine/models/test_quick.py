@@ -24,7 +24,7 @@ LAST = torch.channels_last
 def avx2(monkeypatch: pytest.MonkeyPatch) -> None:
     """The quicker way on any processor, and for images of any size."""
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    monkeypatch.setattr(quick, "LEAST_PIXELS", 1)
+    monkeypatch.setattr(quick, "LEAST_NUMBERS", 1)
 
 
 @pytest.fixture
