@@ -27,6 +27,7 @@ from engine.losses import objective as objectives
 from engine.losses.boundary import signed_distance
 from engine.losses.specs import ElevatedSensitivity, Loss
 from engine.losses.topology import tubed_skeleton
+from engine.models.quick import quicken
 from engine.modulation.strategies import NoModulation
 from engine.ranks import ALONE, Ranks
 from engine.watch import Watched, watch
@@ -430,6 +431,7 @@ def build_network(
     network: nn.Module = model.bind()(image_channels, outputs)
     if config.training.channels_last:
         network = network.to(memory_format=last_channels(dims))  # type: ignore[call-overload]
+    quicken(network)
     return network.to(device)
 
 

@@ -101,10 +101,10 @@ class Store:
         pixels: uint8 or float16 (all pixels, channels), frame after frame.
         scale, shift, zero: float32 (N, channels); ``pixels * scale + shift`` is normalised.
         clipped: whether normalised values are clipped to 0…1.
-        shapes: int64 (N, D), the frames, of D spatial axes.
+        shapes: int64 (N, D) on the CPU, the frames, of D spatial axes.
         extents: int64 (N, D) on the CPU, the image's part of its frame, from the frame's first pixel.
         truth: packed (N, C).
-        offsets: int64 (N,), first pixel of each frame.
+        offsets: int64 (N,) on the CPU, first pixel of each frame.
         valid: packed (N, 1), or None where every pixel of every frame is valid.
         mapped: whether the pixels are a file mapped into memory.
         tube: packed (N, C) tubed skeletons, or None where no loss asked for them.
@@ -143,18 +143,29 @@ class Store:
     def read(self, window: Window, visits: Tensor, device: torch.device) -> Frames:
         """A batch of windows on a device; it may have none."""
         here = window.to(self.device)
-        where, inside = flat_index(here.ids, here.corner, here.size, self.shapes, self.offsets)
-        # Beyond its frame an image goes on with the pixels of its border.
-        raw = self.pixels[where]
         truth = self.truth.read(here)
         valid = self.valid.read(here) if self.valid is not None else None
-        if valid is None and not self.truth.contains(window):
-            valid = inside.expand(where.shape)[:, None]
+        if self.truth.takes_frames(window):
+
+            def taken(flat: Tensor) -> Tensor:
+                return flat.view(len(self), *window.size, flat.shape[1]).index_select(0, here.ids)
+        else:
+            where, inside = flat_index(
+                window.ids, window.corner, window.size, self.shapes, self.offsets, self.device
+            )
+            if valid is None and not self.truth.contains(window):
+                valid = inside.expand(where.shape)[:, None]
+
+            def taken(flat: Tensor) -> Tensor:
+                return flat[where]
+
+        # Beyond its frame an image goes on with the pixels of its border.
+        raw = taken(self.pixels)
         scale, shift, zero = (x[here.ids].to(device) for x in (self.scale, self.shift, self.zero))
         tube = self.tube.read(here).to(device) if self.tube is not None else None
         distance = None
         if self.distance is not None:
-            distance = self.distance[where].to(device).float().movedim(-1, 1)
+            distance = taken(self.distance).to(device).float().movedim(-1, 1)
         return Frames(
             window=window,
             visits=visits,
@@ -197,7 +208,7 @@ class Store:
         moved: dict[str, Any] = {
             name: None if (kept := getattr(self, name)) is None else kept.to(device)
             for name in (
-                "pixels", "scale", "shift", "zero", "shapes", "offsets", "truth", "valid", "tube", "distance"
+                "pixels", "scale", "shift", "zero", "truth", "valid", "tube", "distance"
             )
         }  # fmt: skip
         return replace(self, mapped=False, **moved)

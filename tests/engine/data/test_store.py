@@ -297,7 +297,6 @@ def test_moves_to_a_device(tmp_path):
         moved.scale,
         moved.shift,
         moved.zero,
-        moved.offsets,
         moved.truth.bits,
         moved.valid.bits,
     ]
