@@ -7,7 +7,6 @@ is what a window shows beyond a frame.
 """
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
@@ -29,6 +28,8 @@ from engine.errors import InputError
 
 MOST_BYTES = 1 << 22
 """Packed pixels whose places are worked out at once; each takes tens of bytes."""
+TOGETHER = 256
+"""Images whose frames are put together at once, so that a hundred thousand are not as many small objects."""
 IGNORED = 255
 """Label of pixels that count nowhere."""
 
@@ -316,20 +317,24 @@ class _Pixels:
 
     def __init__(self, budget: float, file: Path | None) -> None:
         self._budget, self._path = budget, file
-        self._waiting: deque[NDArray[Any]] = deque()
+        # It grows in place, so that many small frames neither lie about in memory nor are held twice.
+        self._held = bytearray()
         self._bytes = 0
         self._file: BinaryIO | None = None
 
     def append(self, frame: NDArray[Any]) -> None:
         """Add (*S, channels), uint8 or float16, of the same kind and channels as all others."""
-        self._waiting.append(np.ascontiguousarray(frame.reshape(-1, frame.shape[-1])))
-        self._bytes += frame.nbytes
+        flat = np.ascontiguousarray(frame).reshape(-1).view(np.uint8)
+        self._bytes += flat.nbytes
         if self._file is None and self._path is not None and self._bytes > self._budget:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("wb")
+            self._file.write(self._held)
+            self._held = bytearray()
         if self._file is not None:
-            while self._waiting:
-                self._file.write(self._waiting.popleft().data)
+            self._file.write(flat.data)
+        else:
+            self._held += flat.data
 
     @property
     def mapped(self) -> bool:
@@ -343,13 +348,7 @@ class _Pixels:
         if self._file is not None:
             self._file.flush()
             return torch.from_file(str(self._path), shared=True, size=count, dtype=dtype).view(-1, channels)
-        flat = torch.empty((count // channels, channels), dtype=dtype)
-        start = 0
-        while self._waiting:  # each frame is let go when it is copied, so that nothing is held twice
-            frame = torch.from_numpy(self._waiting.popleft())
-            flat[start : start + len(frame)] = frame
-            start += len(frame)
-        return flat
+        return torch.frombuffer(self._held, dtype=dtype).view(-1, channels)
 
     def close(self) -> None:
         """Close the file, if there is one, and take its name away: it lasts as long as it is mapped.
@@ -398,33 +397,37 @@ def fill(
 def _fill(
     samples: Iterable[Sample], classes: int, data: Data, pixels: _Pixels, maps: Maps, keep_bytes: bool
 ) -> Store:
+    parts: list[_Framed] = []
     made: list[Frame] = []
     for sample in samples:
         frame, image = in_frame(sample, classes, data, maps, keep_bytes)
-        if keep_bytes and made and image.dtype != np.uint8:
+        if keep_bytes and (parts or made) and image.dtype != np.uint8:
             raise MixedKindsError
         keep_bytes &= image.dtype == np.uint8
         pixels.append(image)
         made.append(frame)
-    frames = torch.tensor([frame.shape for frame in made], dtype=torch.int64)
-    areas = frames.prod(dim=1)
-    masks = FrameMasks.joined([frame.masks for frame in made])
+        if len(made) == TOGETHER:
+            parts.append(_Framed.of(made))
+            made = []
+    whole = _Framed.joined([*parts, *([_Framed.of(made)] if made else [])])
+    areas = whole.shapes.prod(dim=1)
+    masks = whole.masks
     return Store(
-        names=tuple(frame.name for frame in made),
-        pixels=pixels.finish(made[0].scale.shape[0], keep_bytes=keep_bytes),
-        scale=torch.stack([frame.scale for frame in made]),
-        shift=torch.stack([frame.shift for frame in made]),
-        zero=torch.stack([frame.zero for frame in made]),
+        names=whole.names,
+        pixels=pixels.finish(whole.scale.shape[1], keep_bytes=keep_bytes),
+        scale=whole.scale,
+        shift=whole.shift,
+        zero=whole.zero,
         clipped=data.normalization in CLIPPED,
-        shapes=frames,
-        extents=torch.tensor([frame.extent for frame in made], dtype=torch.int64),
+        shapes=whole.shapes,
+        extents=whole.extents,
         offsets=areas.cumsum(0) - areas,
-        truth=PackedMasks(frames, classes, "cpu", masks.truth),
-        valid=unless_everywhere(PackedMasks(frames, 1, "cpu", masks.valid)),
+        truth=PackedMasks(whole.shapes, classes, "cpu", masks.truth),
+        valid=unless_everywhere(PackedMasks(whole.shapes, 1, "cpu", masks.valid)),
         mapped=pixels.mapped,
-        tube=None if masks.tube is None else PackedMasks(frames, classes, "cpu", masks.tube),
+        tube=None if masks.tube is None else PackedMasks(whole.shapes, classes, "cpu", masks.tube),
         distance=masks.distance,
-        digests=tuple(frame.digest for frame in made),
+        digests=whole.digests,
     )
 
 
@@ -496,6 +499,50 @@ class Frame:
     shape: tuple[int, ...]
     extent: tuple[int, ...]
     masks: FrameMasks
+
+
+@dataclass(frozen=True)
+class _Framed:
+    """What a store keeps of some images: their frames one behind the other, in a few tensors."""
+
+    names: tuple[str, ...]
+    digests: tuple[str, ...]
+    scale: Tensor
+    shift: Tensor
+    zero: Tensor
+    shapes: Tensor
+    extents: Tensor
+    masks: FrameMasks
+
+    @classmethod
+    def of(cls, frames: Sequence[Frame]) -> "_Framed":
+        """That of frames, which need not be kept any more."""
+        return cls(
+            names=tuple(frame.name for frame in frames),
+            digests=tuple(frame.digest for frame in frames),
+            scale=torch.stack([frame.scale for frame in frames]),
+            shift=torch.stack([frame.shift for frame in frames]),
+            zero=torch.stack([frame.zero for frame in frames]),
+            shapes=torch.tensor([frame.shape for frame in frames], dtype=torch.int64),
+            extents=torch.tensor([frame.extent for frame in frames], dtype=torch.int64),
+            masks=FrameMasks.joined([frame.masks for frame in frames]),
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence["_Framed"]) -> "_Framed":
+        """That of all images of several parts."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            names=tuple(name for part in parts for name in part.names),
+            digests=tuple(digest for part in parts for digest in part.digests),
+            scale=torch.cat([part.scale for part in parts]),
+            shift=torch.cat([part.shift for part in parts]),
+            zero=torch.cat([part.zero for part in parts]),
+            shapes=torch.cat([part.shapes for part in parts]),
+            extents=torch.cat([part.extents for part in parts]),
+            masks=FrameMasks.joined([part.masks for part in parts]),
+        )
 
 
 def in_frame(
