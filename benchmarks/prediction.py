@@ -1,6 +1,6 @@
 """Memory and main-thread time of predicting a large open image from the window.
 
-usage: python benchmarks/prediction.py [--size PIXELS]
+usage: python benchmarks/prediction.py [--size PIXELS] [--keep]
 
 Needs a display: xvfb-run -a -s "-screen 0 1280x800x24" python benchmarks/prediction.py
 
@@ -21,7 +21,9 @@ from typing import Any
 
 import numpy as np
 import psutil
+import torch
 import zarr
+from measured import Table, report
 from window import pump, renderer, timed_application
 
 TINY = ("--quiet", "--data.patch=32", "--model.base_width=4", "--model.depth=2", "--training.epochs=1")
@@ -63,8 +65,8 @@ class Peaks:
         self._thread.join()
 
 
-def measure(app: Any, viewer: Any, panel: Any, image: Any, name: str) -> None:
-    """Predict an image and print what it took."""
+def measure(app: Any, viewer: Any, panel: Any, image: Any, name: str) -> list[str | float]:
+    """Predict an image. Returns its row of the table."""
     layer = viewer.add_image(image, name=name, contrast_limits=(0, 255))
     panel.choose_image(layer)
     for _ in range(30):
@@ -91,11 +93,15 @@ def measure(app: Any, viewer: Any, panel: Any, image: Any, name: str) -> None:
     levels = [tuple(level.shape) for level in viewer.layers[f"probability · {name}"].data]
     own = max(max(times) for times in app.spent.values())
     mebi = 2**20
-    print(
-        f"{name:<18}{took:>8.1f} s{peaks.there / mebi:>12.0f}{before / mebi:>10.0f}{peaks.here / mebi:>8.0f}"
-        f"{1000 * panel.longest:>10.1f}{1000 * own:>10.1f}{1000 * max(gaps):>10.1f}   {levels}"
-    )
+    memory = [bytes_ / mebi for bytes_ in (peaks.there, before, peaks.here)]
     viewer.layers.clear()
+    return [
+        name,
+        took,
+        *memory,
+        *(1000 * longest for longest in (panel.longest, own, max(gaps))),
+        f"{levels}",
+    ]
 
 
 def main() -> None:
@@ -104,7 +110,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--size", type=int, default=8000)
-    size = parser.parse_args().size
+    parser.add_argument("--keep", action="store_true", help="keep the results in benchmarks/results")
+    given = parser.parse_args()
+    size = given.size
     with tempfile.TemporaryDirectory() as folder:
         os.environ["NAPARI_SMM_HOME"] = str(Path(folder) / "home")
         run = Path(folder) / "home" / "runs" / "tiny"
@@ -121,13 +129,17 @@ def main() -> None:
         panel = PredictPanel(viewer)
         viewer.window.add_dock_widget(panel, name="Predict")
         pump(app, panel.run.isEnabled, 60)
-        print(f"{size}² on {os.cpu_count()} cores, OpenGL by {renderer()}; memory in MiB, longest in ms")
-        print("  the process's peak; napari's memory before and at its peak; longest callback of the panel,")
-        print(
-            "  and with what napari does in it: add the layer, move its bar; and longest gap between events"
-        )
-        measure(app, viewer, panel, stored, "zarr on disk")
-        measure(app, viewer, panel, dask.array.from_zarr(stored).astype(np.float64), "dask, float64")
+        images = {"zarr on disk": stored, "dask, float64": dask.array.from_zarr(stored).astype(np.float64)}
+        rows = [measure(app, viewer, panel, image, name) for name, image in images.items()]
+        table = Table(
+            "window-prediction", f"Predicting an open image of {size}² from the window",
+            ("image", "s", "process MiB", "napari before", "napari MiB", "panel ms", "all ms", "gap ms",
+             "levels"),
+            rows,
+            "Memory at its highest. The longest callback of the panel, that with what napari does in it, "
+            f"and the longest gap between events; OpenGL by {renderer()}.",
+        )  # fmt: skip
+        report("window-prediction", torch.device("cpu"), [table], keep=given.keep)
         panel.shut()
         viewer.close()
 

@@ -1,11 +1,12 @@
 """Memory and time of a streamed prediction, for images of several sizes, each in a process of its own.
 
-python benchmarks/streaming.py [--sizes 4000x4000 12000x4000 12000x12000] [--tile 1024] [--method zscore]
+python benchmarks/streaming.py [--sizes 4000x4000 12000x4000 12000x12000] [--tile 1024] [--keep]
 
 Memory is what the process grows by, at its highest, from when it begins to read the image.
 """
 
 import argparse
+import json
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter, sleep
 
+import measured
 import numpy as np
 import psutil
 import torch
@@ -31,6 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    measured.options(parser)
     parser.add_argument("--sizes", nargs="+", default=["4000x4000", "12000x4000", "12000x12000"])
     parser.add_argument("--tile", type=int, default=1024)
     parser.add_argument("--method", default="zscore")
@@ -38,15 +41,22 @@ def main() -> None:
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        measure(options)
+        print(json.dumps(measure(options)))
         return
+    rows = []
     for size in options.sizes:
         more = [f"--{name}={getattr(options, name)}" for name in ("tile", "method", "dtype")]
-        subprocess.run([sys.executable, __file__, "--one", "--sizes", size, *more], check=True)
+        command = [sys.executable, __file__, "--one", "--sizes", size, *more]
+        rows.append(json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
+    table = measured.Table(
+        "streaming", f"A streamed prediction, tiles of {options.tile}, {options.method}",
+        ("image", "MiB", "result MiB", "grown by MiB", "above MiB", "s"), rows,
+    )  # fmt: skip
+    measured.report("streaming", torch.device("cpu"), [table], keep=options.keep)
 
 
-def measure(options: argparse.Namespace) -> None:
-    """One size, in this process."""
+def measure(options: argparse.Namespace) -> list[str | float]:
+    """One size, in this process: its row of the table."""
     height, width = map(int, options.sizes[0].split("x"))
     with TemporaryDirectory() as folder:
         root = Path(folder)
@@ -74,11 +84,7 @@ def measure(options: argparse.Namespace) -> None:
         thread.join()
         image, result = (height * width * size / 2**20 for size in (np.dtype(options.dtype).itemsize, 4))
         grown = (highest - before) / 2**20
-        print(
-            f"{height} × {width} {options.dtype} ({image:.0f} MiB), result {result:.0f} MiB, "
-            f"tile {options.tile}, {options.method}: {grown:.0f} MiB above {before / 2**20:.0f} MiB, "
-            f"{seconds:.1f} s, {torch.get_num_threads()} threads"
-        )
+        return [f"{height} × {width} {options.dtype}", image, result, grown, before / 2**20, seconds]
 
 
 def tiny(tile: int, method: str) -> Trained:
@@ -87,7 +93,10 @@ def tiny(tile: int, method: str) -> Trained:
     predictor = Predictor(
         UNet(1, 1, base_width=4, depth=2), "sigmoid", torch.device("cpu"), None, tile, 0.25
     )  # fmt: skip
-    return Trained(Path("run"), RunConfig(data=Data(normalization=method)), {}, ("x",), predictor, 1, "last")
+    info = {"dataset": {"channels": 1, "dims": 2}}
+    return Trained(
+        Path("run"), RunConfig(data=Data(normalization=method)), info, ("x",), predictor, 1, "last"
+    )
 
 
 def generate(path: Path, height: int, width: int, dtype: str) -> None:

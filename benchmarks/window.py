@@ -1,19 +1,18 @@
 """How long the workbench holds napari's main thread, and how soon an epoch is seen.
 
-usage: python benchmarks/window.py [--epochs N] [--size PIXELS] [--slider-size PIXELS]
+usage: python benchmarks/window.py [--epochs N] [--size PIXELS] [--slider-size PIXELS] [--keep]
 
 Needs a display: xvfb-run -a -s "-screen 0 1280x800x24" python benchmarks/window.py
 
 A process of its own writes a run of 4 watched images, an epoch a second, as a trainer would. The window
 with all three docks shows it. Every event that Qt gives to one of the workbench's objects is timed. Then
-the threshold is moved over one large image, against what a user would do instead: compute a mask
-and give it to a Labels layer.
+the threshold is moved over one large image, against what a user would do instead: compute the masks and give
+them to Labels layers. It is timed by the main thread's processor too, as other work on the machine disturbs
+the clock.
 """
 
 import argparse
-import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -26,10 +25,15 @@ from typing import Any
 
 import numpy as np
 import tomli_w
+import torch
+from measured import Table, Target, ratio, report
 
 from engine.record import FORMAT, Progress, RunReader, RunWriter, WatchedItem
 
 WATCHED = 4
+MOVES = 20
+CPU = torch.device("cpu")
+OURS, THREE, ONE = "ours, three layers and rates", "three masks computed, and counts", "one mask computed"
 
 
 def smooth(size: int, seed: int) -> np.ndarray:
@@ -142,8 +146,17 @@ def streaming(app: Any, viewer: Any, root: Path, size: int, epochs: int) -> dict
     return {"delays": delays, "epochs": len(delays)}
 
 
-def slider(app: Any, viewer: Any, size: int) -> dict[str, float]:
-    """Milliseconds in the workbench's callbacks and of drawing, for a move of the threshold."""
+def slider(app: Any, viewer: Any, size: int) -> dict[str, dict[str, list[float]]]:
+    """Seconds of a move of the threshold, ours and what a user would do instead, in turns.
+
+    Ours moves prediction, false positives and false negatives, and all that the docks say. Instead, a user
+    computes the three masks, gives each to a Labels layer, and counts what the rates need; or one mask alone.
+
+    Returns:
+        For each way its seconds: "main", of the main thread's processor; "clock"; and "drawn", by the clock
+        until it is drawn.
+    """
+    from napari_smm.layers import THRESHOLDED
     from napari_smm.qt.workbench import workbench
 
     with tempfile.TemporaryDirectory() as folder:
@@ -153,33 +166,50 @@ def slider(app: Any, viewer: Any, size: int) -> dict[str, float]:
         bench.session.watch(root)
         pump(app, lambda: bench.sync.layer("false negatives") is not None and not bench.sync.busy, 300)
         pump(app, lambda: bool(bench.session.snapshot.curves), 60)
-        app.processEvents()
         canvas = viewer.window._qt_viewer.canvas
-        moves, draws = [], []
-        for threshold in np.linspace(0.05, 0.95, 60):
-            began = time.perf_counter()
-            bench.session.set_threshold(float(threshold))
-            moves.append(time.perf_counter() - began)
-            began = time.perf_counter()
+        p = np.asarray(bench.sync.layer("probability").data[0])
+        truth = np.asarray(bench.sync.layer("truth").data[0]) > 0
+        ours = [bench.sync.layer(role) for role in THRESHOLDED]
+        theirs = [
+            viewer.add_labels(np.zeros(p.shape, np.uint8), name=f"{role}, computed") for role in THRESHOLDED
+        ]
+
+        def computed(threshold: float) -> None:
+            predicted = p >= threshold
+            masks = predicted, predicted & ~truth, truth & ~predicted
+            for layer, mask in zip(theirs, masks, strict=True):
+                layer.data = mask.view(np.uint8)
+            [int(np.count_nonzero(mask)) for mask in masks]
+
+        def computed_one(threshold: float) -> None:
+            theirs[0].data = (p >= threshold).view(np.uint8)
+
+        ways = {
+            OURS: (ours, bench.session.set_threshold),
+            THREE: (theirs, computed),
+            ONE: (theirs[:1], computed_one),
+        }
+        taken: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in ways}
+        for number, threshold in enumerate(np.linspace(0.05, 0.95, 3 * MOVES)):
+            name = list(ways)[number % 3]
+            seen, move = ways[name]
+            for layer in (*ours, *theirs):
+                layer.visible = layer in seen
+            for _ in range(3):
+                app.processEvents()
+            canvas.native.repaint()
+            worked, began = time.thread_time(), time.perf_counter()
+            move(float(threshold))
+            taken[name]["main"].append(time.thread_time() - worked)
+            taken[name]["clock"].append(time.perf_counter() - began)
             canvas.native.repaint()
             app.processEvents()
-            draws.append(time.perf_counter() - began)
-        p = np.asarray(bench.sync.layer("probability").data[0])
-        labels = viewer.add_labels((p >= 0.5).astype(np.uint8), name="recomputed")
-        app.processEvents()
-        recomputed = []
-        for threshold in np.linspace(0.05, 0.95, 15):
-            began = time.perf_counter()
-            labels.data = (p >= threshold).astype(np.uint8)
-            recomputed.append(time.perf_counter() - began)
+            taken[name]["drawn"].append(time.perf_counter() - began)
+        viewer.layers.selection = set(theirs)
+        viewer.layers.remove_selected()
         bench.session.leave()
         pump(app, lambda: not bench.sync.busy, 30)
-        return {
-            "median": 1000 * statistics.median(moves),
-            "longest": 1000 * max(moves),
-            "draw": 1000 * statistics.median(draws),
-            "labels": 1000 * statistics.median(recomputed),
-        }
+    return taken
 
 
 def renderer() -> str:
@@ -189,31 +219,40 @@ def renderer() -> str:
     return str(gl.glGetParameter(gl.GL_RENDERER))
 
 
-def report(result: dict[str, Any], spent: dict[str, list[float]], moved: dict[str, float], size: int) -> None:
-    """Print what was measured."""
+def tables(
+    result: dict[str, Any], spent: dict[str, list[float]], moved: dict[str, dict[str, list[float]]], size: int
+) -> tuple[list[Table], list[Target]]:
+    """What was measured, as tables and targets."""
     from qtpy import API_NAME, QT_VERSION
 
-    print(
-        f"{datetime.now():%Y-%m-%d} · {platform.processor() or platform.machine()} · {os.cpu_count()} cores"
-    )
-    print(f"{API_NAME} {QT_VERSION} · OpenGL by {renderer()} · Python {platform.python_version()}\n")
-    print(f"{'events given to':<44}{'number':>8}{'median ms':>11}{'longest ms':>12}")
-    for name, times in sorted(spent.items()):
-        print(f"{name:<44}{len(times):>8}{1000 * statistics.median(times):>11.2f}{1000 * max(times):>12.1f}")
-    delays = [1000 * delay for delay in result["delays"]]
-    print(
-        f"\nfrom an epoch's event to all of its layers: median {statistics.median(delays):.0f} ms, "
-        f"longest {max(delays):.0f} ms, over {len(delays)} epochs"
-    )
-    print(
-        f"slider move over {size}² with prediction, false positives and false negatives: "
-        f"median {moved['median']:.2f} ms, longest {moved['longest']:.1f} ms in callbacks; "
-        f"drawing {moved['draw']:.0f} ms"
-    )
-    print(
-        f"instead, a Labels layer computed anew: {moved['labels']:.1f} ms, "
-        f"{moved['labels'] / moved['median']:.1f} times as long for one of the three layers"
-    )
+    def ms(seconds: list[float]) -> float:
+        return 1000 * statistics.median(seconds)
+
+    delays = result["delays"]
+    rows = [[name, len(each), ms(each), 1000 * max(each)] for name, each in sorted(spent.items())]
+    moves = [[name, *(ms(each[way]) for way in ("main", "clock", "drawn"))] for name, each in moved.items()]
+    found = [
+        Table(
+            "window-events", "How long the workbench holds the main thread",
+            ("events given to", "number", "median ms", "longest ms"), rows,
+            f"{API_NAME} {QT_VERSION}, OpenGL by {renderer()}.",
+        ),
+        Table(
+            "window-epochs", "From an epoch's event to all of its layers",
+            ("epochs", "median ms", "longest ms"),
+            [[len(delays), ms(delays), 1000 * max(delays)]] if delays else [],
+        ),
+        Table(
+            "window-slider", f"A move of the threshold over {size}²",
+            ("way", "ms of the main thread's processor", "ms by the clock", "ms until it is drawn"), moves,
+            "Ours: three layers, the rates and all that the docks show. In turns; medians.",
+        ),
+    ]  # fmt: skip
+    targets = [
+        Target(f"slider move, {unit}, against {way}", ratio(moved[way][unit], moved[OURS][unit]), least)
+        for way, unit, least in ((ONE, "main", 5.0), (THREE, "main", 5.0), (THREE, "drawn", 1.0))
+    ]
+    return found, targets
 
 
 def main() -> None:
@@ -221,10 +260,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=20, help="to watch; 0 for the slider alone")
     parser.add_argument("--size", type=int, default=1024)
     parser.add_argument("--slider-size", type=int, default=4096)
-    parser.add_argument("--json", type=Path, help="keep all times in a file")
+    parser.add_argument("--keep", action="store_true", help="keep the results in benchmarks/results")
     parser.add_argument("--write", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.write is not None:
@@ -242,12 +281,15 @@ def main() -> None:
         for _ in range(50):
             app.processEvents()
             time.sleep(0.01)
-        result = streaming(app, viewer, Path(folder) / "run", options.size, options.epochs)
+        result: dict[str, Any] = {"delays": []}
+        if options.epochs:
+            result = streaming(app, viewer, Path(folder) / "run", options.size, options.epochs)
         spent = {name: times for name, times in app.spent.items() if name}
         moved = slider(app, viewer, options.slider_size)
-        report(result, spent, moved, options.slider_size)
-        if options.json is not None:
-            options.json.write_text(json.dumps({**result, "spent": spent, "slider": moved}))
+        found, targets = tables(result, spent, moved, options.slider_size)
+        report(
+            "window", CPU, found, targets, keep=options.keep, about="The workbench in napari, and its slider"
+        )
         viewer.close()
 
 

@@ -31,6 +31,8 @@ ROLES: tuple[Role, ...] = (
 THRESHOLDED: tuple[Role, ...] = ("prediction", "false positives", "false negatives")
 """Layers that show a probability through a two-colour map, and so follow T without new data."""
 
+REST = 200
+"""Milliseconds without a move or a stroke after which the rest of what follows is shown."""
 BAND = 2.0**-16
 """Half the width of the contrast limits around T: 128 steps of a float32 near 1. In narrower ones napari
 would rescale the data at every move."""
@@ -178,6 +180,35 @@ def contrast_band(threshold: float) -> tuple[float, float]:
     """Contrast limits by which a :func:`two_colours` map shows p >= T, 0…1 or inf."""
     shown = min(threshold, BEYOND)
     return shown - BAND, shown + BAND
+
+
+def move_threshold(layer: Any, threshold: float) -> bool:
+    """Show another T on a layer of :func:`threshold_look`, but for its thumbnail.
+
+    napari draws that anew with every change, which takes as long as all the rest; :func:`draw_thumbnail` does
+    once T is at rest.
+
+    Returns:
+        Whether it was another.
+    """
+    band = contrast_band(threshold)
+    if tuple(layer.contrast_limits) == band:
+        return False
+    layer._update_thumbnail = _nothing  # on this object alone: napari calls its class's again once it is gone
+    try:
+        layer.contrast_limits = band
+    finally:
+        del layer._update_thumbnail
+    return True
+
+
+def draw_thumbnail(layer: Any) -> None:
+    """Draw a layer's thumbnail as the layer looks now."""
+    layer._update_thumbnail()
+
+
+def _nothing() -> None:
+    pass
 
 
 def two_colours(low: str | None, high: str | None, name: str) -> Any:

@@ -11,7 +11,19 @@ import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_smm.feed import Snapshot
-from napari_smm.layers import MARK, RANGE, THRESHOLDED, LayerSpec, Role, View, contrast_band, mark
+from napari_smm.layers import (
+    MARK,
+    RANGE,
+    REST,
+    THRESHOLDED,
+    LayerSpec,
+    Role,
+    View,
+    contrast_band,
+    draw_thumbnail,
+    mark,
+    move_threshold,
+)
 from napari_smm.session import Session
 
 
@@ -42,6 +54,10 @@ class LayerSync(QObject):
         self._turn = QTimer(self)
         self._turn.setInterval(0)
         self._turn.timeout.connect(self._work)
+        self._rest = QTimer(self)
+        self._rest.setSingleShot(True)
+        self._rest.setInterval(REST)
+        self._rest.timeout.connect(self._draw_thumbnails)
         session.watched.connect(self._on_watched)
         session.updated.connect(self._on_updated)
         session.viewed.connect(self._on_viewed)
@@ -60,6 +76,7 @@ class LayerSync(QObject):
     def close(self) -> None:
         """Let go of session and viewer. The layers stay."""
         self._turn.stop()
+        self._rest.stop()
         self._jobs.clear()
         self._newer = None
         self._leaving.clear()
@@ -232,10 +249,17 @@ class LayerSync(QObject):
             layer.name = spec.name
 
     def _threshold(self, view: View) -> None:
+        shown = [layer for role in THRESHOLDED if (layer := self._layers.get(role)) is not None]
+        # The list of layers shows no contrast limits: told of them, it would be drawn anew with each.
+        with self._viewer.layers.events.blocker():
+            moved = [move_threshold(layer, view.threshold) for layer in shown]
+        if any(moved):
+            self._rest.start()
+
+    def _draw_thumbnails(self) -> None:
         for role in THRESHOLDED:
-            layer = self._layers.get(role)
-            if layer is not None:
-                layer.contrast_limits = contrast_band(view.threshold)
+            if (layer := self._layers.get(role)) is not None:
+                draw_thumbnail(layer)
 
     def _go_to(self, snapshot: Snapshot) -> None:
         if snapshot.run.epochs:

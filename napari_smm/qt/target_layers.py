@@ -6,14 +6,22 @@ import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from engine.errors import InputError
-from napari_smm.layers import MARK, RANGE, THRESHOLDED, Role, contrast_band, threshold_look
+from napari_smm.layers import (
+    MARK,
+    RANGE,
+    REST,
+    THRESHOLDED,
+    Role,
+    contrast_band,
+    draw_thumbnail,
+    move_threshold,
+    threshold_look,
+)
 from napari_smm.placement import Transform
 from napari_smm.targets import Masked, Target, labels_levels
 
 PLACE = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
 """Where a layer lies."""
-REST = 200
-"""Milliseconds without a stroke after which what was painted is shown."""
 
 
 class TargetLayers(QObject):
@@ -61,6 +69,7 @@ class TargetLayers(QObject):
         self.target.key(cls)
         self._rest = _timer(self, REST, self.show_painted)
         self._turn = _timer(self, 0, self._refresh)
+        self._still = _timer(self, REST, self._draw_thumbnails)
         self._farewell = _timer(self, 0, self._leave)
         self._add()
         viewer.layers.events.removed.connect(self._on_removed)
@@ -87,8 +96,10 @@ class TargetLayers(QObject):
     def set_threshold(self, threshold: float) -> None:
         """Move T."""
         self._threshold = threshold
-        for layer in self._layers.values():
-            layer.contrast_limits = contrast_band(threshold)
+        with self._viewer.layers.events.blocker():  # the list of layers shows no contrast limits
+            moved = [move_threshold(layer, threshold) for layer in self._layers.values()]
+        if any(moved):
+            self._still.start()
 
     def set_class(self, cls: int) -> None:
         """Show another class. Raises InputError if there is no such one."""
@@ -196,6 +207,10 @@ class TargetLayers(QObject):
         if self._stale:
             self._turn.start()
 
+    def _draw_thumbnails(self) -> None:
+        for layer in self._layers.values():
+            draw_thumbnail(layer)
+
     def _on_removed(self, event: Any) -> None:
         if event.value is self._target_layer:
             self._go()
@@ -236,6 +251,7 @@ class TargetLayers(QObject):
             return
         self._open = False
         self._rest.stop()
+        self._still.stop()
         self._turn.stop()
         self._viewer.layers.events.removed.disconnect(self._on_removed)
         for name in PLACE:

@@ -79,6 +79,15 @@ def test_a_target_is_shown_moved_painted_and_left(qtbot: QtBot, viewer: Any) -> 
     assert {tuple(shown.layer(role).contrast_limits) for role in THRESHOLDED} == {contrast_band(0.7)}
     assert shown.threshold == 0.7
 
+    # Thumbnails follow once T is at rest, and are napari's own again.
+    prediction = shown.layer("prediction")
+    old = prediction.thumbnail.copy()
+    qtbot.waitUntil(lambda: not np.array_equal(prediction.thumbnail, old), timeout=PATIENCE)
+    new = prediction.thumbnail.copy()
+    prediction._update_thumbnail()
+    np.testing.assert_array_equal(prediction.thumbnail, new)
+    assert "_update_thumbnail" not in vars(prediction)
+
     # The target moves, and they with it.
     target.scale = (1, 0.25, 0.75)
     target.translate = (1, 2, 3)
