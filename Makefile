@@ -38,7 +38,7 @@ help:
 	@echo "make test       run the tests, those of the window with PyQt6, and with PyQt5 those of what bindings differ in (test-logic, test-window, test-pyqt5, test-pyqt6)"
 	@echo "make lint       ruff, mypy and import-linter"
 	@echo "make format     let ruff put the code in order"
-	@echo "make benchmark  measure what mask modulation costs"
+	@echo "make benchmark  measure speed and growth against what one would use instead; docs/performance.md (an hour)"
 	@echo "make clean      remove the virtual environment and demo/"
 
 install: $(STAMP)
@@ -99,9 +99,13 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Those of the window need a display; MAPIE, against which thresholds are measured, is installed apart.
+BENCHMARKS := training modulation dilation arithmetic losses tiled_prediction conformal startup settings processes growth
 benchmark: $(STAMP)
-	$(BIN)/python benchmarks/modulation.py
-	$(BIN)/python benchmarks/dilation.py
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --target .benchmarks --no-deps mapie scikit-learn joblib threadpoolctl narwhals
+	for name in $(BENCHMARKS); do PYTHONPATH=.benchmarks $(BIN)/python benchmarks/$$name.py --keep || exit 1; done
+	for name in window long_run; do $(XVFB) $(BIN)/python benchmarks/$$name.py --keep || exit 1; done
+	$(BIN)/python benchmarks/page.py
 
 clean:
 	rm -rf $(VENV) demo
