@@ -84,12 +84,18 @@ def device_name(device: torch.device) -> str:
 
 
 @contextmanager
-def arithmetic(threads: int | None, deterministic: bool) -> Iterator[None]:
-    """Set threads, determinism and memory that is kept for a block, and set them back after it."""
+def arithmetic(threads: int | None, deterministic: bool, compiled: bool = False) -> Iterator[None]:
+    """Set threads, determinism and memory that is kept for a block, and set them back after it.
+
+    Args:
+        threads: of the CPU; None leaves them as they are.
+        deterministic: whether the same gives the same.
+        compiled: whether something is compiled inside; the compiler, which takes as long to load as torch
+            itself, is told only then.
+    """
     before = (
         torch.get_num_threads(),
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.get_deterministic_debug_mode(),
         torch.backends.cudnn.deterministic,
         torch.backends.cudnn.benchmark,
         torch.utils.deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
@@ -97,7 +103,10 @@ def arithmetic(threads: int | None, deterministic: bool) -> Iterator[None]:
     if deterministic:
         # cuBLAS reads this when its first handle is made.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    if compiled:
+        torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    else:
+        torch.set_deterministic_debug_mode("warn" if deterministic else "default")
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.benchmark = not deterministic
     # Else torch writes every new tensor twice; nothing here reads one before it is written.
@@ -109,9 +118,12 @@ def arithmetic(threads: int | None, deterministic: bool) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(before[0])
-        torch.use_deterministic_algorithms(before[1], warn_only=before[2])
-        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before[3:5]
-        torch.utils.deterministic.fill_uninitialized_memory = before[5]  # type: ignore[attr-defined]
+        if compiled:
+            torch.use_deterministic_algorithms(before[1] > 0, warn_only=before[1] == 1)
+        else:
+            torch.set_deterministic_debug_mode(before[1])
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before[2:4]
+        torch.utils.deterministic.fill_uninitialized_memory = before[4]  # type: ignore[attr-defined]
 
 
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1

@@ -104,7 +104,7 @@ def fit(
     head = ready.predictor.head
     from_pass = modulation.records and misses_from(config) == "pass"
     cut = getattr(config.modulation, "threshold", 0.5)
-    with arithmetic(settings.threads, settings.deterministic):
+    with arithmetic(settings.threads, settings.deterministic, settings.compile):
         forward = torch.compile(network) if settings.compile else network
         optimizer = config.optimizer.bind()(network.parameters())
         scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)

@@ -13,7 +13,7 @@ Decay = Annotated[float, setting(..., ge=0, lt=1)]
 class SGD(Part):
     """Stochastic gradient descent."""
 
-    target: ClassVar[str] = "torch.optim:SGD"
+    target: ClassVar[str] = "engine.optimizers:SGD"
     name: Literal["sgd"] = "sgd"
     lr: float = setting(0.1, gt=0)
     """Learning rate at the start."""
@@ -34,7 +34,7 @@ class SGD(Part):
 class Adam(Part):
     """Adam."""
 
-    target: ClassVar[str] = "torch.optim:Adam"
+    target: ClassVar[str] = "engine.optimizers:Adam"
     name: Literal["adam"] = "adam"
     lr: float = setting(1e-3, gt=0)
     """Learning rate at the start."""
@@ -47,7 +47,7 @@ class Adam(Part):
 class AdamW(Part):
     """Adam with decoupled weight decay."""
 
-    target: ClassVar[str] = "torch.optim:AdamW"
+    target: ClassVar[str] = "engine.optimizers:AdamW"
     name: Literal["adamw"] = "adamw"
     lr: float = setting(1e-3, gt=0)
     """Learning rate at the start."""

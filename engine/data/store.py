@@ -17,7 +17,6 @@ import numpy as np
 import psutil
 import torch
 from numpy.typing import NDArray
-from skimage.transform import resize
 from torch import Tensor
 
 from engine import fingerprint
@@ -299,6 +298,8 @@ def resized(array: NDArray[Any], size: tuple[int, ...] | None, *, labels: bool) 
     pixel. None, or the size that it has, changes nothing."""
     if size is None or array.shape[: len(size)] == size:
         return array
+    from skimage.transform import resize  # here, as images of native size need none of it
+
     if labels:
         out = resize(array, size, order=0, preserve_range=True, anti_aliasing=False)  # type: ignore[no-untyped-call]
         return np.asarray(out.astype(array.dtype))

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from engine.losses.masked import alike, total
@@ -34,6 +33,8 @@ def signed_distance(
     mask = np.asarray(mask, bool)  # of uint8, ~ would make no mask but 254 and 255
     if not mask.any() or mask.all():
         return np.zeros(mask.shape)
+    from scipy.ndimage import distance_transform_edt  # here, as only this loss needs it
+
     outside = distance_transform_edt(~mask, sampling=spacing)
     inside = distance_transform_edt(mask, sampling=spacing)
     distance: NDArray[np.floating[Any]] = np.where(mask, 1 - inside, outside)

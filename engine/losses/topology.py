@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
-from skimage.morphology import skeletonize
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -37,6 +35,9 @@ def tubed_skeleton(mask: Mask) -> Mask:
     Returns:
         bool, of the mask's shape; a part of the mask, empty only if the mask is.
     """
+    from scipy import ndimage  # here, as only this loss needs them
+    from skimage.morphology import skeletonize
+
     mask = np.asarray(mask, bool)
     skeleton = skeletonize(mask)  # type: ignore[no-untyped-call]
     if not skeleton.any():

@@ -15,13 +15,13 @@ LIGHT = [
     *(f"engine.{file.parent.name}.specs" for file in sorted(ROOT.glob("engine/*/specs.py"))),
 ]
 HEAVY = ("torch", "napari", "qtpy", "PyQt5", "PyQt6", "PySide6", "matplotlib")
-LATER = ("h5py", "scipy.io", "nibabel", "SimpleITK", "dask", "pandas")
+LATER = ("torch._dynamo", "h5py", "scipy.io", "nibabel", "SimpleITK", "dask", "pandas")
 """What takes its time to load, and only some images or commands need."""
 
 
 def loaded(code: str) -> set[str]:
     """Which of the heavy packages are loaded after some code, in a process of its own."""
-    ask = f"import sys, json; {code}; print(json.dumps([n for n in {HEAVY + LATER!r} if n in sys.modules]))"
+    ask = f"import sys, json\n{code}\nprint(json.dumps([n for n in {HEAVY + LATER!r} if n in sys.modules]))"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", ask], cwd=ROOT, check=True, capture_output=True, text=True
     )
@@ -42,3 +42,14 @@ def test_the_help_and_a_resolved_config_load_no_torch() -> None:
 
 def test_training_loads_no_window_and_nothing_that_it_may_not_need() -> None:
     assert loaded("import engine.loop, engine.train") == {"torch"}
+
+
+def test_a_step_of_training_does_not_load_torchs_compiler() -> None:
+    step = (
+        "import torch; from engine.device import arithmetic; from engine.optim import Adam\n"
+        "x = torch.ones(3, requires_grad=True)\n"
+        "with arithmetic(None, True):\n"
+        "    optimizer = Adam().bind()([x]); optimizer.zero_grad(); x.sum().backward(); optimizer.step()\n"
+        "    optimizer.load_state_dict(optimizer.state_dict())\n"
+    )
+    assert loaded(step) == {"torch"}

@@ -1,5 +1,7 @@
 import math
 import random
+from copy import deepcopy
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -130,3 +132,32 @@ def test_every_optimiser_goes_downhill_from_its_defaults(name: str) -> None:
     assert abs(float(x.detach())) < 3
     for key, value in spec.settings().items():
         assert optimizer.defaults[key] == value
+
+
+@pytest.mark.parametrize("name", choices(RunConfig, "optimizer"))
+def test_every_optimiser_takes_torchs_steps_and_keeps_torchs_state(name: str) -> None:
+    spec = choices(RunConfig, "optimizer")[name](weight_decay=0.1)
+    kind = spec.bind().func.__name__
+    start, gradients = torch.randn(5, 3), torch.randn(6, 5, 3)
+    found = []
+    for build in (spec.bind(), partial(getattr(torch.optim, kind), **spec.settings())):
+        x = start.clone().requires_grad_()
+        optimizer = build([x])
+        for number, gradient in enumerate(gradients):
+            if number == 3:  # goes on from a checkpoint
+                state = deepcopy(optimizer.state_dict())
+                optimizer = build([x])
+                optimizer.load_state_dict(state)
+            optimizer.zero_grad()
+            assert x.grad is None
+            x.grad = gradient.clone()
+            optimizer.step()
+        found.append((x.detach(), optimizer.state_dict()))
+    (ours, state), (theirs, expected) = found
+    assert torch.equal(ours, theirs)
+    assert state["param_groups"] == expected["param_groups"]
+    assert all(
+        torch.equal(value, expected["state"][0][key])
+        for key, value in state["state"][0].items()
+        if value is not None
+    )

@@ -20,8 +20,7 @@ from typing import Any
 def forked(target: Callable[..., None], *arguments: Any) -> BaseProcess:
     """Start a process that calls a function of this module with some arguments."""
     context = multiprocessing.get_context("forkserver")
-    # An optimiser loads the second with its first group of parameters.
-    context.set_forkserver_preload(["engine.train", "torch._dynamo"])
+    context.set_forkserver_preload(["engine.train"])
     process = context.Process(target=target, args=arguments, daemon=True)
     process.start()
     return process

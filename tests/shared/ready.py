@@ -59,7 +59,7 @@ def serve(address: str) -> None:
     listening.listen(64)
     if os.fork():
         os._exit(0)
-    for name in (*COMMANDS, "torch._dynamo"):  # an optimiser loads the last
+    for name in COMMANDS:
         import_module(name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # who waits for a command is not waited for
     while listening in select.select([listening, sys.stdin], [], [])[0]:
