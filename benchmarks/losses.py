@@ -10,7 +10,7 @@ of each step, on the CPU, one after the other; the engine makes it once, when an
 only reads it. The first figure has the reference make it in each step, as its loader does; a second one has
 it made beforehand in both.
 
-    python benchmarks/losses.py [--device cpu] [--seconds 0.5] [--only cldice] [--keep]
+    python benchmarks/losses.py [--device cpu] [--seconds 0.4] [--only cldice] [--keep]
 """
 
 import argparse
@@ -105,7 +105,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     measured.options(parser)
-    parser.add_argument("--seconds", type=float, default=0.5, help="spent on each comparison, about")
+    parser.add_argument("--seconds", type=float, default=0.4, help="spent on each comparison, about")
     parser.add_argument("--only", default="", help="losses whose name has this in it")
     options = parser.parse_args()
     device = find_device(options.device)

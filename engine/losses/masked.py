@@ -2,31 +2,70 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from engine.ranks import average, together
 
 _POOLING = False
 
 
-def masked(x: Tensor, valid: Tensor | None) -> Tensor:
-    """x in float32 (float64 stays), 0 where not valid.
+def masked(x: Tensor, valid: Tensor | None, other: float = 0.0) -> Tensor:
+    """x in float32 (float64 stays), 0 or another number where not valid.
 
     A selection, not a product: 0 · NaN is NaN, forward and backward.
 
     Args:
         x: (B, C, *S), any dtype.
         valid: bool (B, 1, *S), or None if every pixel is.
+        other: what stands where not valid.
     """
     x = x if x.dtype == torch.float64 else x.float()
-    return x if valid is None else torch.where(valid, x, 0.0)
+    if valid is None:
+        return x
+    found: Tensor = _Masked.apply(x, valid, other)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _Masked(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, valid: Tensor, other: float) -> Tensor:
+        ctx.save_for_backward(valid)
+        return selected(x, valid, other)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (valid,) = ctx.saved_tensors
+        return selected(gradient, valid), None, None
+
+
+def selected(x: Tensor, valid: Tensor, other: float = 0.0) -> Tensor:
+    """``torch.where(valid, x, other)`` without a gradient, on a CPU bit by bit, several times as fast.
+
+    Args:
+        x: float32 or float64.
+        valid: bool, of a shape that spreads to x's.
+        other: what stands where not valid.
+    """
+    if x.device.type != "cpu":
+        return torch.where(valid, x, other)
+    kind = torch.int32 if x.dtype == torch.float32 else torch.int64
+    bits = valid.view(torch.uint8).to(kind).neg_()
+    found = x.view(kind) & bits
+    if other:
+        found |= bits.bitwise_not_().bitwise_and_(x.new_tensor(other).view(kind))
+    return found.view(x.dtype)
 
 
 def alike(p: Tensor, y: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
     """Both :func:`masked`, y in p's type, so that a weight times y is as exact as p is."""
     p = masked(p, valid)
+    if y.dtype == torch.bool:
+        return p, (y if valid is None else y & valid).view(torch.uint8).to(p.dtype)
     return p, masked(y, valid).to(p.dtype)
 
 
@@ -45,11 +84,6 @@ def pooling() -> Iterator[None]:
         yield
     finally:
         _POOLING = before
-
-
-def size(x: Tensor, valid: Tensor | None) -> Tensor | int:
-    """N, the number of valid pixels of each image, at least 1: int64 (B, 1), or one int for all."""
-    return x[0, 0].numel() if valid is None else total(valid).clamp(min=1)
 
 
 def mean(x: Tensor, valid: Tensor | None) -> Tensor:

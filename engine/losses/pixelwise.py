@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.losses.masked import masked, mean, power
-from engine.losses.pixels import as_numbers, chosen, costs, mean_of
+from engine.losses.pixels import as_numbers, binary_nats, categorical_nats, chosen, costs, mean_of
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, *, valid: Tensor | None = None) -> Tensor:
@@ -22,12 +22,10 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, valid: Tensor | None = None
         Scalar >= 0, float32 (float64 if logits are); 0 where no pixel is valid.
     """
     if logits.shape[1] == 1:
-        return binary_cross_entropy(logits, labels.unsqueeze(1) > 0, valid=valid)
-    if valid is not None:
-        labels = torch.where(valid.squeeze(1), labels, 0)
-    # Reduced by hand: torch's own reduction has no deterministic version on a GPU.
-    loss = F.cross_entropy(masked(logits, valid), labels.long(), reduction="none")
-    return mean(masked(loss.unsqueeze(1), valid), valid)
+        there = labels if labels.dtype == torch.bool else labels > 0
+        return binary_cross_entropy(logits, there.unsqueeze(1), valid=valid)
+    logits = masked(logits, None)
+    return mean_of(categorical_nats(logits, labels, valid), logits, valid)
 
 
 def binary_cross_entropy(logits: Tensor, y: Tensor, *, valid: Tensor | None = None) -> Tensor:
@@ -41,7 +39,8 @@ def binary_cross_entropy(logits: Tensor, y: Tensor, *, valid: Tensor | None = No
     Returns:
         Scalar >= 0, float32 (float64 if logits are); 0 where no pixel is valid.
     """
-    return _mean(logits, y, valid, 0.0, None)
+    logits = masked(logits, None)
+    return mean_of(binary_nats(logits, chosen(y, valid), valid), logits, valid)
 
 
 def focal(
@@ -75,7 +74,8 @@ def focal(
     if logits.shape[1] == y.shape[1]:
         return _mean(logits, y, valid, gamma, alpha)
     logits, there = masked(logits, valid), chosen(y, valid)
-    nats = F.cross_entropy(logits, label_map(there), reduction="none").unsqueeze(1)
+    # Reduced by hand: torch's own reduction has no deterministic version on a GPU.
+    nats = F.cross_entropy(logits, label_map(there).long(), reduction="none").unsqueeze(1)
     loss = power(-torch.expm1(-nats), gamma) * nats
     if alpha is not None:
         loss = loss * as_numbers(there.any(1, keepdim=True), loss.dtype).mul_(2 * alpha - 1).add_(1 - alpha)
@@ -84,10 +84,8 @@ def focal(
 
 def _mean(logits: Tensor, y: Tensor, valid: Tensor | None, gamma: float, alpha: float | None) -> Tensor:
     """Mean of :func:`_focal`."""
-    logits = masked(logits, valid)
-    if valid is not None:
-        # Background without a doubt, which costs nothing.
-        logits = torch.where(valid, logits, -1e4)
+    # Background without a doubt costs nothing.
+    logits = masked(logits, valid, -1e4)
     rule = partial(_focal, gamma=gamma, alpha=alpha)
     return mean_of(costs(logits, chosen(y, valid), rule), logits, valid)
 
@@ -122,9 +120,16 @@ def _focal(z: Tensor, y: Tensor, slope: Tensor | None, *, gamma: float, alpha: f
 
 
 def label_map(y: Tensor) -> Tensor:
-    """Label map of exclusive masks, (B, C, *S) in {0, 1} or bool → int64 in 0…C, (B, *S)."""
+    """Label map of exclusive masks, (B, C, *S) in {0, 1} or bool → integers in 0…C, (B, *S).
+
+    Of the smallest type: bool if C is 1, int64 if it is above 255, uint8 else.
+    """
     there = chosen(y, None)
-    labels = there[:, 0].long()
-    for channel in range(1, there.shape[1]):
-        labels.masked_fill_(there[:, channel], channel + 1)
+    classes = there.shape[1]
+    if classes == 1:
+        return there[:, 0]
+    kind = torch.uint8 if classes < 256 else torch.int64
+    labels = there[:, 0].view(torch.uint8).to(kind)
+    for number in range(2, classes + 1):
+        labels = torch.maximum(labels, there[:, number - 1].view(torch.uint8).to(kind) * number)
     return labels

@@ -164,6 +164,11 @@ def test_a_head_that_cannot_work_is_refused(part: specs.LossPart, head: Head, wo
 @pytest.mark.parametrize("space", [(5, 6), (2, 3, 4)])
 def test_label_map_undoes_one_hot(space: tuple[int, ...]) -> None:
     labels = torch.randint(0, 4, (2, *space), generator=torch.Generator().manual_seed(1))
-    assert torch.equal(label_map(one_hot(labels, 3)), labels)
-    assert torch.equal(label_map(one_hot(labels, 3).float()), labels)
-    assert label_map(one_hot(labels, 3)).dtype == torch.int64
+    assert torch.equal(label_map(one_hot(labels, 3)).long(), labels)
+    assert torch.equal(label_map(one_hot(labels, 3).float()).long(), labels)
+
+
+def test_a_label_map_has_room_for_every_class() -> None:
+    labels = torch.tensor([[255, 256, 0, 300]])
+    assert torch.equal(label_map(one_hot(labels, 300)).long(), labels)
+    assert label_map(one_hot(labels, 255)).dtype == torch.uint8
