@@ -11,8 +11,7 @@ from types import FrameType
 from typing import NoReturn
 
 from engine.disk import is_disk_full
-from engine.errors import InputError
-from engine.ranks import RefusedError
+from engine.errors import InputError, RefusedError
 
 FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 IN_THE_WAY = frozenset({errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG})

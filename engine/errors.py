@@ -1,4 +1,4 @@
-"""The one exception that a user, not a programmer, can cause."""
+"""The one exception that a user, not a programmer, can cause, and its echo in other processes."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -10,6 +10,10 @@ class InputError(ValueError):
     Its message is one sentence that says what was wrong, what was given and
     what would work. Commands print it without a traceback and exit with 2.
     """
+
+
+class RefusedError(Exception):
+    """Of processes that train together the first has refused the run and says why; this one is silent."""
 
 
 def unknown(kind: str, given: str, known: Iterable[str], *, of: str = "") -> InputError:

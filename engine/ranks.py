@@ -17,16 +17,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from engine.errors import InputError
+from engine.errors import InputError, RefusedError
 
 T = TypeVar("T")
 
 PATIENCE = timedelta(hours=2)
 """How long a process waits for another, which may be decoding many images, before it gives up."""
-
-
-class RefusedError(Exception):
-    """The first process has refused the run and says why; the others end without a word."""
 
 
 @dataclass(frozen=True)

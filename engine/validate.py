@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from engine import metrics
 from engine.bits import Window
@@ -14,6 +13,7 @@ from engine.data.images import Images
 from engine.data.store import Frames
 from engine.head import foreground
 from engine.losses.guides import Guides
+from engine.losses.masked import apart
 from engine.prepare import Prepared
 from engine.record import Progress
 
@@ -61,7 +61,9 @@ def validate(ready: Prepared, progress: Progress) -> Validation | None:
         prediction = foreground(logits, ready.predictor.head) >= 0.5
         counts = torch.stack(metrics.confusion(prediction, frames.truth, valid=frames.valid))
         total.index_add_(1, numbers, counts)
-        loss = torch.stack([ready.objective(*one) for one in singly(logits, frames, progress.epoch)])
+        guides = Guides(frames.tube, frames.distance, progress.epoch)
+        with apart():
+            loss = ready.objective(logits, frames.truth, frames.valid, guides)
         losses.index_add_(1, numbers, torch.stack([loss, torch.ones_like(loss)]))
     if ranks.any(progress.stop):
         return None
@@ -75,18 +77,6 @@ def validate(ready: Prepared, progress: Progress) -> Validation | None:
         precision=tuple(metrics.precision(count).nanmean(dim=0).tolist()),
         skipped=tuple(dice.isnan().sum(dim=0).tolist()),
     )
-
-
-def singly(
-    logits: Tensor, frames: Frames, epoch: int
-) -> Iterator[tuple[Tensor, Tensor, Tensor | None, Guides]]:
-    """What the loss is given of each image of a batch by itself, so that no other image weighs in."""
-    for number in range(len(logits)):
-        one = slice(number, number + 1)
-        tube, distance, valid = (
-            None if each is None else each[one] for each in (frames.tube, frames.distance, frames.valid)
-        )
-        yield logits[one], frames.truth[one], valid, Guides(tube, distance, epoch)
 
 
 def whole(images: Images, ready: Prepared) -> Iterator[Frames]:

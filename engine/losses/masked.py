@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from engine.ranks import average, together
 
-_POOLING = False
+_POOLING = _APART = False
 
 
 def masked(x: Tensor, valid: Tensor | None, other: float = 0.0) -> Tensor:
@@ -86,15 +86,34 @@ def pooling() -> Iterator[None]:
         _POOLING = before
 
 
+@contextmanager
+def apart() -> Iterator[None]:
+    """For a block, a loss is of each image by itself, as if it were alone in its batch: (B,)."""
+    global _APART
+    before, _APART = _APART, True
+    try:
+        yield
+    finally:
+        _APART = before
+
+
+def is_apart() -> bool:
+    """Whether losses are of each image by itself."""
+    return _APART
+
+
 def mean(x: Tensor, valid: Tensor | None) -> Tensor:
     """Mean over channels and all valid pixels of the batch, scalar; 0 if there are none.
 
-    The batch is that of all processes which train together.
+    The batch is that of all processes which train together; within :func:`apart` each image is one, (B,).
 
     Args:
         x: (B, C, *S), already 0 where not valid.
         valid: bool (B, 1, *S), or None if every pixel is.
     """
+    if _APART:
+        count = x[:1].numel() if valid is None else (valid.flatten(1).sum(1) * x.shape[1]).clamp(min=1)
+        return x.flatten(1).sum(1) / count
     return average(x.sum(), x.numel() if valid is None else valid.sum() * x.shape[1])
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from engine.errors import InputError
 from engine.head import Head, foreground
 from engine.losses.guides import Guides
-from engine.losses.masked import masked
+from engine.losses.masked import is_apart, masked
 from engine.losses.pixelwise import label_map
 from engine.losses.specs import LossPart
 from engine.ranks import average
@@ -79,7 +79,9 @@ def build(part: LossPart, head: Head, classes: int) -> Objective:
 
 def _mean(value: Tensor) -> Tensor:
     """Mean over images and classes, those of all processes which train together; what a batch gives as one
-    is so already."""
+    is so already. Within :func:`engine.losses.masked.apart` over classes alone, (B,)."""
+    if is_apart():
+        return value.mean(1) if value.ndim == 2 else value
     return average(value.sum(), value.numel()) if value.ndim == 2 else value.mean()
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from engine.losses.masked import masked, pooling
+from engine.losses.masked import is_apart, masked, pooling
 
 
 def summing(
@@ -36,7 +36,11 @@ def summing(
             parts = (_pooled(p), _pooled(y), None if valid is None else _pooled(valid))
             return summed(*parts[:2], valid=parts[2], **settings)[0]
 
-    return pooled if batch else summed
+    def of_a_batch(p: Tensor, y: Tensor, **settings: Any) -> Tensor:
+        # An image by itself is its own batch.
+        return (summed if is_apart() else pooled)(p, y, **settings)
+
+    return of_a_batch if batch else summed
 
 
 def _pooled(x: Tensor) -> Tensor:

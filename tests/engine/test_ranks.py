@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from apart import SPLITS, differentiates, gradients, refuses
 from forked import exit_codes, start_together, together, trains, trains_saying
+from sharing import SPLITS, batch, differentiates, gradients, losses, refuses
 from skimage.io import imsave
 from support import events, write_pair
 
@@ -26,6 +26,9 @@ from engine.data.store import frame_shape
 from engine.errors import InputError
 from engine.flags import parse
 from engine.initial import open_dataset
+from engine.losses.guides import Guides
+from engine.losses.masked import apart
+from engine.losses.objective import build
 from engine.prepare import require_shares
 from engine.ranks import ALONE, Ranks
 from engine.record import RunReader
@@ -62,6 +65,20 @@ def test_every_loss_is_that_of_the_whole_batch(tmp_path: Path) -> None:
                     part[name][1], gradient[mine], rtol=1e-4, atol=1e-7,
                     msg=lambda text, name=name: f"{name}: {text}",
                 )  # fmt: skip
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_every_loss_of_images_apart_is_that_of_each_alone(masked: bool) -> None:
+    for name, part, head in losses():
+        objective = build(part, head, 2)
+        logits, truth, valid, *maps = batch(head, masked)
+        with apart():
+            each = objective(logits, truth, valid, Guides(*maps, 3))
+        for number in range(4):
+            one = slice(number, number + 1)
+            own = [None if x is None else x[one] for x in (logits, truth, valid, *maps)]
+            alone = objective(*own[:3], Guides(*own[3:], 3))
+            torch.testing.assert_close(each[number], alone, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def test_what_one_process_refuses_all_refuse(tmp_path: Path) -> None:

@@ -70,8 +70,8 @@ def differentiates(out: Path) -> None:
 
 def refuses(out: Path) -> None:
     """Write what processes hear of each other when the second of them refuses."""
-    from engine.errors import InputError
-    from engine.ranks import RefusedError, joined
+    from engine.errors import InputError, RefusedError
+    from engine.ranks import joined
 
     with joined() as ranks:
         said: list[Any] = [ranks.told(lambda: "first"), ranks.any(ranks.rank == 1), ranks.any(False)]
