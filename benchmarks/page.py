@@ -19,6 +19,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 MARK = "<!-- From here on by benchmarks/page.py, out of benchmarks/results. -->"
 TITLES = {
     "training": "Training throughput",
+    "training-smm": "Training throughput with modulation",
     "modulation": "What modulation costs",
     "dilation": "Modulated masks",
     "arithmetic": "Share of the attainable arithmetic",

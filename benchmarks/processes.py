@@ -2,10 +2,10 @@
 
     python benchmarks/processes.py [--processes 1 2] [--images 32] [--side 128] [--base-width 16] [--epochs 4]
 
-Each number of processes trains the same run (U-Net with instance norm, SMM v2, batch of four or as many images
-as there are processes) by `torchrun -m engine.train`, in turns. On a CPU the machine's cores are divided among
-them. Seconds are of an epoch, the first left out, from the run's own record. Beside it, how long the one message
-with all gradients takes, by itself.
+Each number of processes trains the same run (U-Net with instance norm, SMM v2, batch of four or as many
+images as there are processes) by `torchrun -m engine.train`, in turns. On a CPU they share the machine's
+cores. Seconds are of an epoch, the first left out, from the run's own record. Beside it, how long the one
+message with all gradients takes, by itself.
 """
 
 import argparse

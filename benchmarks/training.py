@@ -96,8 +96,10 @@ def main() -> None:
             targets += reached(task, side, seconds)
             steps = -(-count // asked.batch)
             step = median(seconds["v2"]) / steps if "v2" in seconds else None
-            tables.append(parts(task, side, step, asked.rounds))
-    report("training", device, tables, targets, keep=asked.keep, about=(__doc__ or "").split("    python")[0])
+            if step is not None:
+                tables.append(parts(task, side, step, asked.rounds))
+    name = "training" if "plain" in asked.ways else "training-smm"
+    report(name, device, tables, targets, keep=asked.keep, about=(__doc__ or "").split("    python")[0])
 
 
 def suitable(device: torch.device, side: int) -> int:
@@ -189,10 +191,19 @@ def way(name: str, task: Task, side: int, folder: Path, rounds: int) -> Callable
 
 @contextmanager
 def switches(benchmark: bool) -> Iterator[None]:
-    """For a loop that is not the engine's, torch as it is by default, or with cuDNN's search."""
-    with arithmetic(None, deterministic=False):
-        torch.backends.cudnn.benchmark = benchmark
+    """For a loop that is not the engine's, torch as it is by default, or with cuDNN's search.
+
+    And memory as the C library has it, of which :func:`engine.device.arithmetic` would keep more.
+    """
+    cudnn = torch.backends.cudnn
+    before = torch.get_deterministic_debug_mode(), cudnn.deterministic, cudnn.benchmark
+    torch.set_deterministic_debug_mode("default")
+    cudnn.deterministic, cudnn.benchmark = False, benchmark
+    try:
         yield
+    finally:
+        torch.set_deterministic_debug_mode(before[0])
+        cudnn.deterministic, cudnn.benchmark = before[1:]
 
 
 def ours(name: str, task: Task, side: int, rounds: int) -> Callable[[], object]:
@@ -233,12 +244,9 @@ def flag(value: Any) -> str:
     return str(list(value)) if isinstance(value, list | tuple) else str(value)
 
 
-def parts(task: Task, side: int, seconds: float | None, rounds: int) -> Table:
-    """The table of shares; seconds of a step of SMM v2, or None to time some."""
+def parts(task: Task, side: int, seconds: float, rounds: int) -> Table:
+    """The table of shares, of the seconds of a step of SMM v2."""
     config, ready = made("v2", task, side, 4)
-    if seconds is None:
-        run = ours("v2", task, side, rounds)
-        seconds = median(in_turns({"v2": run}, rounds, task.device)["v2"]) / ready.loader.steps
     more = config.model_copy(update={"augment": ALL})
     title = f"A step of SMM v2, U-Net of base width {task.base_width}, batch {task.batch} of {side}²"
     return shares(f"shares-{side}", title, config, ready, seconds, more, rounds)

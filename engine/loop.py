@@ -20,7 +20,7 @@ from engine.data.images import Images
 from engine.data.loader import Loader
 from engine.data.store import Frames
 from engine.device import arithmetic
-from engine.errors import InputError
+from engine.errors import InputError, RefusedError
 from engine.follow import TakenUp, take_up
 from engine.head import Head, channels, foreground
 from engine.losses.guides import Guides
@@ -147,7 +147,8 @@ def fit(
                     modulation.seen(grown, frames.truth)
                 batch = Batch.augmented(frames, grown, config, number, ranks)
                 optimizer.zero_grad(set_to_none=True)
-                with torch.autocast(device.type, dtype) if dtype else nullcontext():
+                # Batch norms that wait for each other tell sums in float32, those of no image too.
+                with torch.autocast(device.type, dtype) if dtype and len(batch.image) else nullcontext():
                     logits = forward(batch.image) if batch.sees(network) else no_logits(batch, head)
                 plain = partial(ready.objective, guides=batch.guides)
                 with ranks.summing():
@@ -307,6 +308,8 @@ def check_finite(
     step = first + finite.index(False)  # the same on all processes, as the loss is
     mine = [train.names[place] for place in seen[step].tolist()]
     names = ", ".join(name for names in ranks.everyone(mine) for name in names)
+    if not ranks.first:
+        raise RefusedError("the loss is not finite")
     raise DivergedError(
         f"the loss was {losses[step].item()} in epoch {epoch}, step {step + 1} (images {names}): "
         "lower optimizer.lr, or set training.clip_gradient to 1."

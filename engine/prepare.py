@@ -89,6 +89,8 @@ def prepare(
         InputError: images, masks or settings that cannot be used.
     """
     settings = config.training
+    if cache is not None and not ranks.alone:
+        cache = cache / str(ranks.rank)
     with ranks.agreeing():
         device = find_device(settings.device, ranks)
         if device.type == "cuda" and not ranks.alone:
@@ -119,29 +121,31 @@ def prepare(
         train, window_in(shapes, config.data), settings.batch_size, config.data.patches_per_image,
         settings.seed, device, config.data.foreground, ranks, shapes,
     )  # fmt: skip
-    return Prepared(
-        train=train,
-        val=val,
-        network=network,
-        objective=objectives.build(config.loss, head, classes),
-        elevated=objectives.build(ElevatedSensitivity(), head, classes),
-        modulation=config.modulation.bind()(
-            epochs=settings.epochs, shapes=train.shapes.cpu(), classes=classes, device=train.device,
-            revisits=loader.revisits, folder=cache if isinstance(train, LazyStore) else None, ranks=ranks,
-        ),
-        loader=loader,
-        predictor=Predictor(
-            network, head, device, dtype, config.prediction.tile_of(dataset.dims), config.prediction.overlap
-        ),
-        watched=watch(config, train, val, dataset, ranks),
-        dtype=dtype,
-        device=device,
-        dataset=dataset,
-        origin=origin,
-        following=following,
-        ranks=ranks,
-        validated=len(dataset.splits["val"]),
-    )  # fmt: skip
+    with ranks.agreeing():
+        return Prepared(
+            train=train,
+            val=val,
+            network=network,
+            objective=objectives.build(config.loss, head, classes),
+            elevated=objectives.build(ElevatedSensitivity(), head, classes),
+            modulation=config.modulation.bind()(
+                epochs=settings.epochs, shapes=train.shapes.cpu(), classes=classes, device=train.device,
+                revisits=loader.revisits, folder=cache if isinstance(train, LazyStore) else None, ranks=ranks,
+            ),
+            loader=loader,
+            predictor=Predictor(
+                network, head, device, dtype, config.prediction.tile_of(dataset.dims),
+                config.prediction.overlap,
+            ),
+            watched=watch(config, train, val, dataset, ranks),
+            dtype=dtype,
+            device=device,
+            dataset=dataset,
+            origin=origin,
+            following=following,
+            ranks=ranks,
+            validated=len(dataset.splits["val"]),
+        )  # fmt: skip
 
 
 def require_shares(config: RunConfig, dataset: Dataset, ranks: Ranks) -> None:
@@ -265,8 +269,6 @@ def load(
     """
     budget = psutil.virtual_memory().available / 2
     reads = ranks.told(lambda: from_files(config, dataset, budget))
-    if cache is not None and not ranks.alone:
-        cache = cache / str(ranks.rank)
     own = Part(config, dataset, device, cache, ranks, budget / ranks.local_size)
     with ranks.agreeing():
         train, val = own.from_files() if reads else own.decoded()

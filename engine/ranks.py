@@ -90,15 +90,15 @@ class Ranks:
         return said
 
     def told(self, say: Callable[[], T]) -> T:
-        """What the first process says. If it refuses, the others raise RefusedError."""
+        """What the first process says; if it refuses, or cannot read or write, RefusedError on the others."""
         if self.alone:
             return say()
         said: list[Any] = [None, ""]
-        error: InputError | None = None
+        error: InputError | OSError | None = None
         if self.first:
             try:
                 said[0] = say()
-            except InputError as refusal:
+            except (InputError, OSError) as refusal:
                 error, said[1] = refusal, str(refusal)
         dist.broadcast_object_list(said)
         if error is not None:
@@ -110,16 +110,18 @@ class Ranks:
 
     @contextmanager
     def agreeing(self) -> Iterator[None]:
-        """What one process refuses in the block, all refuse; in it, processes must not wait for each other.
+        """What one process refuses in the block, or cannot read or write, ends all; in it, processes must not
+        wait for each other.
 
         Raises:
             InputError: on the first process, what the lowest rank that refused said.
+            OSError: on the first process, its own.
             RefusedError: on the others.
         """
-        refusal: InputError | None = None
+        refusal: InputError | OSError | None = None
         try:
             yield
-        except InputError as error:
+        except (InputError, OSError) as error:
             if self.alone:
                 raise
             refusal = error
@@ -162,21 +164,31 @@ class Ranks:
         if not self.first:
             dist.send(mine, 0)
             return bits
-        parts: list[Sequence[Tensor]] = []
+        whole = torch.empty((len(mine), sum(lengths)), dtype=torch.uint8)
+        places = torch.split(whole, list(lengths), dim=1)
         for rank in range(self.size):
             theirs = list(lengths[rank :: self.size])
             part = mine
             if rank:
                 part = torch.empty((len(mine), sum(theirs)), dtype=torch.uint8)
                 dist.recv(part, rank)
-            parts.append(torch.split(part, theirs, dim=1))
-        return torch.cat(self._dealt(parts), dim=1)
+            for place, piece in zip(places[rank :: self.size], torch.split(part, theirs, dim=1), strict=True):
+                place.copy_(piece)
+        return whole
 
     def part(self, bits: Tensor, lengths: Sequence[int]) -> Tensor:
-        """This process's packed masks, of those of all images; arguments as of :meth:`whole`."""
+        """This process's packed masks, from the first's of all images; the others need give no more than the
+        number of classes, (C, 0). Arguments as of :meth:`whole`."""
         if self.alone:
             return bits
-        return torch.cat(tuple(self.own(torch.split(bits, list(lengths), dim=1))), dim=1)
+        if not self.first:
+            mine = torch.empty((len(bits), sum(self.own(list(lengths)))), dtype=torch.uint8)
+            dist.recv(mine, 0)
+            return mine
+        pieces = torch.split(bits, list(lengths), dim=1)
+        for rank in range(1, self.size):
+            dist.send(torch.cat(pieces[rank :: self.size], dim=1), rank)
+        return torch.cat(pieces[:: self.size], dim=1)
 
     def alike(self, network: nn.Module) -> None:
         """Give all processes the first one's weights and buffers."""

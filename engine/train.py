@@ -64,6 +64,12 @@ LIBRARIES = ("torch", "numpy", "scikit-image", "scipy", "zarr")
 
 def main(arguments: Sequence[str]) -> int:
     """Entry point of ``python -m engine.train``."""
+    with joined() as ranks:
+        return command(arguments, ranks)
+
+
+def command(arguments: Sequence[str], ranks: Ranks) -> int:
+    """What a command line asks for, of one of the processes that train together."""
     parser = Parser("train", "", usage="see --help")
     parser.add_argument("--preset")
     parser.add_argument("--init")
@@ -73,19 +79,25 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--quiet", action="store_true")
     parser.add_argument("--layouts", action="store_true")
     if {"-h", "--help"} & set(arguments):
-        print(manual())
+        show(manual(), ranks)
         return 0
-    options, rest = parser.parse_known_args(arguments)
+    options, rest = ranks.told(lambda: parser.parse_known_args(arguments))
     if options.layouts:
-        print("\n\n".join(f"{kind.name}: {kind.title}\n{_indent(kind.tree)}" for kind in known()))
+        show("\n\n".join(f"{kind.name}: {kind.title}\n{_indent(kind.tree)}" for kind in known()), ranks)
         return 0
-    with joined() as ranks:
-        if options.resume is not None:
+    if options.resume is not None:
+        with ranks.agreeing():
             if rest or options.preset or options.init or options.config or options.out:
                 raise InputError("--resume goes on with the run's own settings: give no others beside it.")
-            return resume(options.resume, quiet=options.quiet, ranks=ranks)
-        config, out = ranks.told(lambda: settings(options, rest))
-        return start(config, out, quiet=options.quiet, ranks=ranks)
+        return resume(options.resume, quiet=options.quiet, ranks=ranks)
+    config, out = ranks.told(lambda: settings(options, rest))
+    return start(config, out, quiet=options.quiet, ranks=ranks)
+
+
+def show(text: str, ranks: Ranks) -> None:
+    """Print once."""
+    if ranks.first:
+        print(text)
 
 
 def settings(options: argparse.Namespace, rest: Sequence[str]) -> tuple[RunConfig, Path]:
@@ -192,7 +204,7 @@ def resume(out: Path, *, quiet: bool = False, ranks: Ranks = ALONE) -> int:
         # Masks that are kept in files are too large to be held in memory besides.
         in_file = ("modulation",) if ready.modulation.disk_bytes else ()
         last = out / "checkpoints" / "last"
-        state = ranks.told(lambda: checkpoint.load(last, in_file=in_file) if begun else None)
+        state = dealt_state(lambda: checkpoint.load(last, in_file=in_file), ranks) if begun else None
         if config.data.grows:
             ready = taken_up_again(writer, config, ready, 0 if state is None else int(state["epoch"]))
             items = items_of(ready)
@@ -205,6 +217,22 @@ def resume(out: Path, *, quiet: bool = False, ranks: Ranks = ALONE) -> int:
                     f"{versions[name]}: its result may differ from an uninterrupted one.",
                 )
         return follow(writer, config, ready, items, progress, state, quiet)
+
+
+def dealt_state(load: Callable[[], dict[str, Any]], ranks: Ranks) -> dict[str, Any]:
+    """The state to go on from, which the first process loads; of the masks, which are dealt out later, the
+    others get the number of classes alone."""
+    whole: dict[str, Any] = {}
+
+    def light() -> dict[str, Any]:
+        whole.update(load())
+        masks = {
+            key: x[:, :0].clone() for key, x in whole["modulation"].items() if isinstance(x, torch.Tensor)
+        }
+        return {**whole, "modulation": {**whole["modulation"], **masks}}
+
+    told = ranks.told(light)
+    return whole if ranks.first else told
 
 
 def recorded(out: Path) -> tuple[RunConfig, dict[str, Any], bool]:
@@ -233,7 +261,7 @@ def assist(
     items_of(ready)
     with ranks.agreeing():
         pass  # the first looks whether all can be written
-    state: dict[str, Any] | None = None if info is None else ranks.told(dict)
+    state = dealt_state(dict, ranks) if begun else None
     if state is None or not state["record"]["last"]:
         with interruptible(progress):
             for _ in fit(config, ready, resume=state, progress=progress):
@@ -438,7 +466,7 @@ def check_room(config: RunConfig, ready: Prepared, items: Sequence[WatchedItem],
     joining = config.watch.followed * max(sizes, default=0) if config.data.grows else 0
     watched = (sum(sizes) + joining) * config.training.epochs
     free = shutil.disk_usage(out).free
-    need = checkpoints + watched + ready.modulation.disk_bytes
+    need = checkpoints + watched + ready.modulation.disk_bytes * ready.ranks.local_size
     if need > free:
         raise InputError(
             f"there is no room on the disk of {out}: the run can need {need / 1e9:.2f} GB "

@@ -82,8 +82,8 @@ def validate(ready: Prepared, progress: Progress) -> Validation | None:
 def whole(images: Images, ready: Prepared) -> Iterator[Frames]:
     """All images, in whole frames or in windows side by side, batch by batch, not augmented."""
     # No more pixels at once than in a training step, so that memory stays what training needs.
-    most = ready.loader.batch * math.prod(ready.loader.size)
-    for batch in images.batches(ready.loader.batch):
+    most = ready.loader.batch // ready.ranks.size * math.prod(ready.loader.size)
+    for batch in images.batches(ready.loader.batch // ready.ranks.size):
         fitting = max(1, most // math.prod(batch.size))
         for start in range(0, len(batch.ids), fitting):
             part = slice(start, start + fitting)

@@ -70,7 +70,7 @@ class QuickConv2d(nn.Conv2d):
             and self.weight.requires_grad
             and self.weight.is_contiguous(memory_format=torch.channels_last)
             and image.ndim == 4
-            and image[0].numel() >= LEAST_NUMBERS
+            and image.shape[1:].numel() >= LEAST_NUMBERS
             and not torch.is_autocast_enabled("cpu")
         )
 

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 import zarr
 from forked import exit_codes, start_together, together, trains, trains_saying
 from sharing import SPLITS, batch, differentiates, gradients, losses, refuses
-from skimage.io import imsave
+from skimage.io import imread, imsave
 from support import events, write_pair
 
 from engine import checkpoint
@@ -172,6 +174,7 @@ def test_a_stop_anywhere_stops_all_and_another_number_goes_on(vessels: Path, tmp
     deadline = time.monotonic() + 100
     while not (cut / "checkpoints" / "last").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
+    assert (cut / "checkpoints" / "last").exists()
     assert processes[2].pid is not None
     os.kill(processes[2].pid, signal.SIGTERM)
     assert exit_codes(processes) == [0] * 4
@@ -209,8 +212,49 @@ def test_images_of_another_kind_or_without_a_class_in_one_part_only(tmp_path: Pa
         torch.testing.assert_close(second["model"][name], weights, rtol=1e-5, atol=1e-6, msg=name)
     assert torch.equal(first["modulation"]["observed"], second["modulation"]["observed"])
     notes = [[event["message"] for event in events(run) if event["event"] == "warning"] for run in (one, two)]
-    assert notes[0] == notes[1]
+    assert notes[0] == notes[1] != []
     assert not list(two.glob("cache/**/*.pixels"))
+
+
+def test_images_that_stay_in_their_files_and_one_to_validate(vessels: Path, tmp_path: Path) -> None:
+    """Each process keeps the misses of its images in a file of its own; one has nothing to validate."""
+    root = tmp_path / "tiled"
+    for kind in ("images", "masks"):
+        (root / kind).mkdir(parents=True)
+        for path in sorted((vessels / kind).iterdir())[:11]:
+            tifffile.imwrite(root / kind / f"{path.stem}.tif", imread(path), tile=(16, 16))
+    settings = [
+        f"--data.root={root}", *SETTINGS, INSTANCE, THREE, "--data.cache=none", "--data.patch=24",
+        "--data.split=[0.91,0.09,0,0]", "--modulation.warmup=0",
+    ]  # fmt: skip
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert together(1, trains, [*settings, f"--out={one}"]) == [0]
+    assert together(2, trains, [*settings, f"--out={two}"]) == [0, 0]
+    assert len(RunReader(two).info()["splits"]["val"]) == 1
+    first, second = (checkpoint.load(run / "checkpoints" / "last") for run in (one, two))
+    assert_same_numbers(first["record"], second["record"])
+    assert torch.equal(first["modulation"]["observed"], second["modulation"]["observed"])
+    assert first["modulation"]["observed"].any()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (
+            ["--optimizer.weight_decay=1e30"],
+            r"error: the loss was nan in epoch \d, step \d \(images (v\d\d(, )?)+\)",
+        ),
+        (["--resume=nowhere", "--out=somewhere"], r"error: --resume goes on with the run's own settings"),
+        (["--no.such=1"], r"error: unknown setting"),
+    ],
+)
+def test_a_refusal_of_all_is_said_once(vessels: Path, tmp_path: Path, flags: list[str], said: str) -> None:
+    settings = flags if "--resume" in flags[0] else [f"--data.root={vessels}", *SETTINGS, INSTANCE, *flags]
+    given = [*settings, *([] if "--resume" in flags[0] else [f"--out={tmp_path / 'run'}"])]
+    assert together(2, trains_saying, tmp_path / "said", given) == [2, 2]
+    lines = [line for line in (tmp_path / "said").read_text().splitlines() if not line.startswith("note:")]
+    assert len(lines) == 1
+    assert re.match(said, lines[0])
 
 
 def test_an_image_that_another_process_cannot_read_is_said_by_the_first(
