@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from engine.losses.masked import alike as alike
 from engine.losses.masked import mean, selected, total
 
-PIECE = 1 << 19
+PIECE = 1 << 20
 """Pixels worked on at once on a CPU, whose caches hold what comes in between. A GPU works on all at once,
 since it is the number of steps that costs there."""
 
