@@ -37,6 +37,8 @@ TITLES = {
 HUES = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 """Okabe and Ito's, which colour-blind people tell apart; each line has a mark of its own besides."""
 MARKS = "os^Dvx"
+INK = {True: "#FFFFFF", False: "#1A1A1A"}
+"""Of numbers in bars, by whether they are the engine's."""
 
 Result = dict[str, Any]
 
@@ -157,17 +159,22 @@ def column(table: Table, name: str, rows: Sequence[Sequence[Any]] | None = None)
 
 
 def bars(table: Table) -> Figure | None:
-    """Throughput of each way, as bars."""
+    """Throughput of each way, as bars, from the slowest round to the fastest."""
     names, values = column(table, table.columns[0]), column(table, table.columns[1])
     figure, axes = plt.subplots(figsize=(7, 0.38 * len(names) + 0.9))
     ours = [str(name).startswith("engine") for name in names]
-    axes.barh(range(len(names)), values, color=[HUES[0] if mine else "#B0B0B0" for mine in ours])
+    reach = [
+        [abs(end - value) for end, value in zip(column(table, name), values, strict=True)]
+        for name in ("slowest", "fastest")
+    ]
+    hues = [HUES[0] if mine else "#B0B0B0" for mine in ours]
+    axes.barh(range(len(names)), values, color=hues, xerr=reach, ecolor="#1A1A1A", capsize=3)
     axes.set_yticks(range(len(names)), [str(name) for name in names])
     axes.invert_yaxis()
     axes.set_xlabel(table.columns[1])
     axes.set_title(table.title, fontsize=10)
     for place, value in enumerate(values):
-        axes.annotate(f" {shown(value)}", (value, place), va="center", fontsize=8)
+        axes.annotate(f" {shown(value)}", (0, place), va="center", fontsize=8, color=INK[ours[place]])
     axes.margins(x=0.12)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
