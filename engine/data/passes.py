@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.data.normalize import Image, constant, mapped
+from engine.data.normalize import Image, constant, mapped, moments
 
 Passes = Callable[[], Iterable[Image]]
 """Each call goes once over the lines of an image or a volume in order, (lines, W, channels) of one dtype."""
@@ -49,8 +49,8 @@ def affine_of(
 
 def _moments(passes: Passes, count: int, channels: int, dtype: np.dtype[Any]) -> list[tuple[float, float]]:
     """Mean and deviation of each channel, the same however the image is cut into bands."""
-    moments = _exact_moments if dtype.kind == "u" else _moments_by_row
-    return moments(passes, count, channels)
+    found = _exact_moments if dtype.kind == "u" else _moments_by_row
+    return found(passes, count, channels)
 
 
 def _exact_moments(passes: Passes, count: int, channels: int) -> list[tuple[float, float]]:
@@ -61,10 +61,7 @@ def _exact_moments(passes: Passes, count: int, channels: int) -> list[tuple[floa
             pixels = band[..., channel].astype(np.int64)
             total[channel] += int(pixels.sum())
             square[channel] += int(np.multiply(pixels, pixels, out=pixels).sum())
-    return [
-        (t / count, math.sqrt((count * s - t * t) / (count * count)))
-        for t, s in zip(total, square, strict=True)
-    ]  # fmt: skip
+    return [moments(count, *sums) for sums in zip(total, square, strict=True)]
 
 
 def _moments_by_row(passes: Passes, count: int, channels: int) -> list[tuple[float, float]]:

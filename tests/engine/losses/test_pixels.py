@@ -1,5 +1,6 @@
 """Gradients written by hand: against plain formulas, in pieces, where elements tie, and of no image."""
 
+from itertools import product
 from typing import get_args
 
 import pytest
@@ -28,12 +29,16 @@ def sample(shape: tuple[int, ...], seed: int = 0) -> tuple[Tensor, Tensor, Tenso
 
 
 @pytest.mark.parametrize("space", [(6, 5), (3, 4, 5)])
-@pytest.mark.parametrize("head", get_args(Head))
-@pytest.mark.parametrize("part", LOSSES, ids=lambda part: part().name)
+@pytest.mark.parametrize(
+    ("part", "head"),
+    [
+        (part, head)
+        for part, head in product(LOSSES, get_args(Head))
+        if head == "sigmoid" or part not in (specs.BinaryCrossEntropy, specs.DiceBinaryCrossEntropy)
+    ],
+)
 def test_no_image_is_no_exception(part: type[LossPart], head: Head, space: tuple[int, ...]) -> None:
     classes = 1 if part in (specs.CrossEntropy, specs.DiceCrossEntropy) else 2
-    if head == "softmax" and part in (specs.BinaryCrossEntropy, specs.DiceBinaryCrossEntropy):
-        pytest.skip("needs a sigmoid head")
     logits = torch.zeros(0, channels(head, classes), *space, requires_grad=True)
     y = torch.zeros(0, classes, *space, dtype=torch.bool)
     for valid in (None, torch.zeros(0, 1, *space, dtype=torch.bool)):
