@@ -1,9 +1,9 @@
 """Share of a device's attainable arithmetic that training uses, and what stands between.
 
 A training step of a U-Net (forward, Dice + cross-entropy, backward, Adam), as the engine does it: its memory
-format, dtype and switches. Its floating-point operations (of convolutions, counted by torch) a second, over
-those of a large matrix product in the same dtype, in the same run. Then the time of each group of operations,
-by torch's profiler, and how near to that ceiling convolutions come.
+format, dtype, switches and layers. The floating-point operations that it needs (of convolutions, counted by
+torch) a second, over those of a large matrix product in the same dtype, in the same run. Then the time of
+each group of operations, by torch's profiler, and how near to that ceiling convolutions come.
 
     python benchmarks/arithmetic.py [--side 512] [--base-width 64] [--rounds 5] [--fast] [--compile] [--keep]
 """
@@ -28,6 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from engine.device import arithmetic, find_device, find_precision
 from engine.losses.objective import build
 from engine.losses.specs import DiceCrossEntropy
+from engine.models.quick import quicken, weight_gradient
 from engine.models.unet import UNet
 from engine.optim import Adam
 
@@ -35,6 +36,8 @@ FORWARD, INPUTS, WEIGHTS = (
     "convolutions, forward", "convolutions, gradient of inputs", "convolutions, gradient of weights"
 )  # fmt: skip
 BACKWARD = "convolutions, gradients"
+OURS = "_ConvolutionBackward"
+"""The engine's gradients of a convolution (:mod:`engine.models.quick`)."""
 GROUPS = {
     BACKWARD: ("convolution_backward", "ConvolutionBackward"),
     FORWARD: ("conv",),
@@ -68,9 +71,12 @@ def main() -> None:
     side, width = asked.side or (256 if cpu else 512), asked.base_width or (32 if cpu else 64)
     dtype = find_precision(asked.precision, device)
     with arithmetic(None, deterministic=not asked.fast):
-        step = training(side, width, asked.batch, device, dtype, compiled=asked.compile)
-        plain = training(side, width, asked.batch, device, dtype) if asked.compile else step
-        with FlopCounterMode(display=False) as counter, Convolutions() as convolutions:
+        setting = (side, width, asked.batch, device, dtype)
+        step = training(*setting, compiled=asked.compile)
+        plain = training(*setting) if asked.compile else step
+        with FlopCounterMode(display=False) as counter:
+            training(*setting, quick=False)()
+        with Convolutions() as convolutions:
             plain()
         product, operations = matrix_product(device, dtype or torch.float32)
         seconds = in_turns({"step": step, "product": product}, asked.rounds, device, warm=2)
@@ -99,11 +105,23 @@ def main() -> None:
 
 def training(
     side: int, width: int, batch: int, device: torch.device, dtype: torch.dtype | None,
-    compiled: bool = False,
+    quick: bool = True, compiled: bool = False,
 ) -> Callable[[], None]:  # fmt: skip
-    """What does a step."""
+    """What does a step.
+
+    Args:
+        side: of the images.
+        width: base width of the U-Net.
+        batch: images.
+        device: where the step is done.
+        dtype: of autocast, if any.
+        quick: with the engine's layers where they are quicker, else torch's, whose operations are counted.
+        compiled: with torch.compile.
+    """
     torch.manual_seed(0)
     network = UNet(3, 1, base_width=width).to(device, memory_format=torch.channels_last)
+    if quick:
+        quicken(network)
     forward = torch.compile(network) if compiled else network
     optimizer = Adam().bind()(network.parameters())
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
@@ -145,16 +163,23 @@ def profiled(step: Callable[[], None], device: torch.device) -> dict[str, float]
             step()
         wait(device)
     found: dict[str, float] = defaultdict(float)
-    for event in recorded.key_averages():
+    for event in recorded.events():
         if event.device_type != DeviceType.CPU:
             continue  # a kernel, which is counted with the operation that asked for it
         own = event.self_device_time_total if on_gpu else event.self_cpu_time_total
-        found[group_of(event.key)] += own / 1e6 / STEPS
+        found[group_of(event)] += own / 1e6 / STEPS
     return found
 
 
-def group_of(name: str) -> str:
-    """The group of an operation."""
+def group_of(event: Any) -> str:
+    """The group of an operation: the engine's gradients of a convolution are made of many."""
+    names = [event.name]
+    while event.cpu_parent is not None:
+        event = event.cpu_parent
+        names.append(event.name)
+    if OURS in names:
+        return BACKWARD
+    name = names[0]
     return next((group for group, parts in GROUPS.items() if any(part in name for part in parts)), OTHERS)
 
 
@@ -167,6 +192,7 @@ class Convolution:
         image, weight: what was convolved.
         settings: as torch takes them: stride, padding, dilation, whether transposed, …
         image_too: whether the gradient of the image was asked for.
+        quick: whether that of the weights was the engine's.
     """
 
     gradient: Tensor
@@ -174,6 +200,7 @@ class Convolution:
     weight: Tensor
     settings: tuple[Any, ...]
     image_too: bool
+    quick: bool
 
     @property
     def operations(self) -> float:
@@ -188,9 +215,16 @@ class Convolution:
             torch.empty_like(x, device=device).normal_() for x in (self.gradient, self.image, self.weight)
         )
         back = torch.ops.aten.convolution_backward
+
+        def of_weights() -> Tensor:
+            if self.quick:
+                return weight_gradient(image, gradient)
+            found: Tensor = back(gradient, image, weight, None, *self.settings, [False, True, False])[1]
+            return found
+
         ways: dict[str, Callable[[], object]] = {
             FORWARD: lambda: torch.ops.aten.convolution(image, weight, None, *self.settings),
-            WEIGHTS: lambda: back(gradient, image, weight, None, *self.settings, [False, True, False]),
+            WEIGHTS: of_weights,
         }
         if self.image_too:
             ways[INPUTS] = lambda: back(gradient, image, weight, None, *self.settings, [True, False, False])
@@ -206,8 +240,11 @@ class Convolutions(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten.convolution_backward.default:
-            tensors = (torch.empty_like(x, device="meta") for x in args[:3])
-            self.found.append(Convolution(*tensors, settings=tuple(args[4:10]), image_too=args[10][0]))
+            gradient, image, weight = (torch.empty_like(x, device="meta") for x in args[:3])
+            to_image, to_weight, _ = args[10]
+            self.found.append(
+                Convolution(gradient, image, weight, tuple(args[4:10]), to_image, quick=not to_weight)
+            )
         return func(*args, **(kwargs or {}))
 
     def alone(self, device: torch.device) -> dict[str, tuple[float, float]]:

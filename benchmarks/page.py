@@ -29,6 +29,7 @@ TITLES = {
     "startup": "From the command to the first step",
     "window": "The window",
     "settings": "Settings chosen by measurement",
+    "settings-instance": "Settings with instance norm",
     "processes": "Several processes",
     "growth": "Growth with the number of images",
     "long-run": "Growth with the number of epochs",

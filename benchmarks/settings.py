@@ -42,6 +42,8 @@ class Setting:
     kept: bool = False
     huge_pages: bool = False
     fused: bool = False
+    onednn: bool = True
+    fpmath: str | None = None
     threads: int | None = None
     dtype: str | None = None
     compiled: bool = False
@@ -57,6 +59,8 @@ SETTINGS = {
     "these with 1 thread": replace(CPU, threads=1),
     "these with huge pages": replace(CPU, huge_pages=True),
     "these with fused Adam": replace(CPU, fused=True),
+    "these without oneDNN": replace(CPU, onednn=False),
+    "these with oneDNN's bfloat16 within float32": replace(CPU, fpmath="BF16"),
     "these with bfloat16": replace(CPU, dtype="bfloat16"),
     "channels last, bfloat16": Setting(dtype="bfloat16", where=("cuda",)),
     "channels last, float16": Setting(dtype="float16", where=("cuda", "mps")),
@@ -118,7 +122,8 @@ def main() -> None:
             for base, least in wanted
             if base in names
         ]
-    report("settings", device, [table], targets, keep=flags.keep, about=__doc__.partition("\n\n    ")[0])
+    name = "settings" if flags.norm == "batch" else f"settings-{flags.norm}"
+    report(name, device, [table], targets, keep=flags.keep, about=__doc__.partition("\n\n    ")[0])
 
 
 def suits(setting: Setting, device: torch.device) -> bool:
@@ -133,6 +138,8 @@ def start(setting: Setting) -> Popen[str]:
     environment = dict(os.environ)
     if setting.huge_pages:
         environment["THP_MEM_ALLOC_ENABLE"] = "1"
+    if setting.fpmath:
+        environment["ONEDNN_DEFAULT_FPMATH_MODE"] = setting.fpmath
     command = [sys.executable, *sys.argv, "--child", json.dumps(asdict(setting))]
     return Popen(command, stdin=PIPE, stdout=PIPE, text=True, env=environment)
 
@@ -140,6 +147,7 @@ def start(setting: Setting) -> Popen[str]:
 def answer(setting: Setting, flags: argparse.Namespace) -> None:
     """Take a step for each line, and say its seconds of the processor and the process's peak memory, MB."""
     device = find_device(flags.device)
+    torch.backends.mkldnn.set_flags(setting.onednn)
     if setting.threads is not None:
         torch.set_num_threads(setting.threads)
     with kept_memory() if setting.kept else nullcontext():
