@@ -80,7 +80,7 @@ def main() -> None:
         opened = opening(app, bench, root, given.epochs)
         callbacks = app.spent
         tables = [
-            stages_table(followed, callbacks, looks, given),
+            stages_table(followed, app, looks, given),
             opened_table(opened, callbacks["opened"], looks["opened"], given.epochs),
             redrawing(app, root, stages_of(given.epochs)),
         ]
@@ -91,17 +91,18 @@ def main() -> None:
     )  # fmt: skip
 
 
-def stages_table(followed: "Followed", callbacks: Times, looks: Times, given: argparse.Namespace) -> Table:
+def stages_table(followed: "Followed", app: Any, looks: Times, given: argparse.Namespace) -> Table:
     """What the run cost as it went on."""
     columns = (
         "epochs up to", "seen", "event to layers ms", "longest ms", "callback ms", "longest callback ms",
-        "look ms", "longest look ms", "viewer MB", "files", "run directory MB",
+        "it was of", "look ms", "longest look ms", "viewer MB", "files", "run directory MB",
     )  # fmt: skip
     rows = [
         (
-            stage, len(delays), *milliseconds(delays), *milliseconds(callbacks[str(stage)]),
-            *milliseconds(looks[str(stage)]), followed.memory[stage] / 1e6,
-            followed.sizes[str(stage)]["files"], followed.sizes[str(stage)]["bytes"] / 1e6,
+            stage, len(delays), *milliseconds(delays), *milliseconds(app.spent[str(stage)]),
+            app.longest.get(str(stage), (0.0, ""))[1], *milliseconds(looks[str(stage)]),
+            followed.memory[stage] / 1e6, followed.sizes[str(stage)]["files"],
+            followed.sizes[str(stage)]["bytes"] / 1e6,
         )
         for stage, delays in followed.delays.items()
     ]  # fmt: skip
@@ -210,7 +211,8 @@ def write_run(root: Path, size: int, epochs: int, pause: float) -> None:
 def timing_application() -> Any:
     """A QApplication that times every event that it gives to the workbench's objects.
 
-    ``spent`` has what each took of the main thread's own processor time, which is the same beside other work.
+    ``spent`` has what each took of the main thread's own processor time, which is the same beside other work,
+    and ``longest`` the longest, and whose it was.
     """
     from qtpy.QtCore import QTimer
     from qtpy.QtWidgets import QApplication
@@ -219,6 +221,7 @@ def timing_application() -> Any:
         def __init__(self) -> None:
             super().__init__(sys.argv[:1])
             self.spent: Times = defaultdict(list)
+            self.longest: dict[str, tuple[float, str]] = {}
             self.label = ""
 
         def notify(self, receiver: Any, event: Any) -> bool:  # Qt's name
@@ -229,7 +232,10 @@ def timing_application() -> Any:
             try:
                 return bool(super().notify(receiver, event))
             finally:
-                self.spent[self.label].append(time.thread_time() - began)
+                seconds = time.thread_time() - began
+                self.spent[self.label].append(seconds)
+                name = f"{type(owner).__name__}, {event.type()}"
+                self.longest[self.label] = max(self.longest.get(self.label, (0.0, "")), (seconds, name))
 
     return Timing()
 

@@ -188,7 +188,17 @@ def mean_of(sums: Tensor, x: Tensor, valid: Tensor | None) -> Tensor:
     return mean(sums.unsqueeze(-1), valid)
 
 
-class _Costs(torch.autograd.Function):
+class _Sloped(torch.autograd.Function):
+    """What is of three arguments, and has kept the slope of each pixel by the first."""
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (slopes,) = ctx.saved_tensors
+        return slopes * gradient.unsqueeze(-1), None, None
+
+
+class _Costs(_Sloped):
     @staticmethod
     def forward(ctx: Any, x: Tensor, there: Tensor, rule: Rule) -> Tensor:
         needed = ctx.needs_input_grad[0]
@@ -200,12 +210,6 @@ class _Costs(torch.autograd.Function):
             sums[images] += rule(x[images, :, pixels], truth, slope).sum(-1)
         ctx.save_for_backward(*([] if slopes is None else [slopes]))
         return sums
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (slopes,) = ctx.saved_tensors
-        return slopes * gradient.unsqueeze(-1), None, None
 
 
 def binary_nats(z: Tensor, there: Tensor, valid: Tensor | None) -> Tensor:
@@ -291,7 +295,7 @@ def categorical_nats(z: Tensor, labels: Tensor, valid: Tensor | None) -> Tensor:
     return sums
 
 
-class _CategoricalNats(torch.autograd.Function):
+class _CategoricalNats(_Sloped):
     @staticmethod
     def forward(ctx: Any, z: Tensor, labels: Tensor, known: Tensor | None) -> Tensor:
         slopes = torch.empty_like(z, memory_format=torch.contiguous_format)
@@ -318,9 +322,3 @@ class _CategoricalNats(torch.autograd.Function):
             sums[images].add_(nats)
         ctx.save_for_backward(slopes)
         return sums
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (slopes,) = ctx.saved_tensors
-        return slopes * gradient.unsqueeze(-1), None, None
