@@ -2,9 +2,9 @@
 
 Every loss of the registry, as training calls it (from logits), and every function, from probabilities or
 logits. Against MONAI's loss where it has one, else the formula as the authors' published code writes it. The
-truth is bool for ours, as training hands it over, and float32 or a label map for the others, as MONAI's
-transforms make it; conversions count. Freed memory is kept for both, as in training. Losses that define the
-same number are checked to give it.
+truth is bool or, of a label map, bytes for ours, as training hands it over, and float32 or a label map of
+torch's type for the others, as MONAI's transforms make it; conversions count. Freed memory is kept for both,
+as in training. Losses that define the same number are checked to give it.
 
 Skeleton recall and boundary loss need a map of the truth. Their authors' loaders make it anew for each sample
 of each step, on the CPU, one after the other; the engine makes it once, when an image is decoded, and then
@@ -47,7 +47,7 @@ from engine.losses.compound import combo, unified_focal
 from engine.losses.guides import Guides
 from engine.losses.objective import build
 from engine.losses.overlap import dice, dsc_plus_plus, focal_tversky, tversky
-from engine.losses.pixelwise import binary_cross_entropy, cross_entropy, focal
+from engine.losses.pixelwise import binary_cross_entropy, cross_entropy, focal, label_map
 from engine.losses.sensitivity import elevated_sensitivity
 from engine.losses.topology import half_width, skeleton_recall, soft_cldice, tubed_skeleton
 
@@ -390,7 +390,7 @@ def functions(data: Data, guides: Guides, skeletons: Tensor, distances: Tensor) 
     entropy = F.cross_entropy if many else F.binary_cross_entropy_with_logits
     x, target = (data.exclusive, labels) if many else (data.logits, y)
     yield Case(
-        "cross_entropy", "function", "torch", x, partial(second, cross_entropy, labels),
+        "cross_entropy", "function", "torch", x, partial(second, cross_entropy, label_map(data.y)),
         partial(second, entropy, target),
     )  # fmt: skip
     yield Case(

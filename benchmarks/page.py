@@ -185,19 +185,18 @@ def growth(table: Table) -> Figure | None:
     """Time and memory over the number of images, on logarithmic axes, with a line of slope one."""
     figure, panels = plt.subplots(1, 2, figsize=(9, 3.6))
     kinds = list(dict.fromkeys(column(table, "kept in")))
-    for axes, name, unit in zip(panels, ("epoch s", "without files MB"), ("s", "MB"), strict=True):
+    drawn = {"epoch s": "an epoch (s)", "without files MB": "memory without mapped files (MB)"}
+    for axes, (name, label) in zip(panels, drawn.items(), strict=True):
         for number, kind in enumerate(kinds):
             rows = [row for row in table.rows if row[0] == kind]
             x, y = column(table, "images", rows), column(table, name, rows)
-            axes.plot(x, y, marker=MARKS[number], color=HUES[number], label=f"kept in {kind}")
+            axes.plot(x, y, marker=MARKS[number], color=HUES[number], label=f"cache: {kind}")
         counts, first = sorted(column(table, "images")), min(column(table, name))
         last = max(column(table, name))
         axes.plot(
             counts, [last * count / counts[-1] for count in counts], ":", color="#7A7A7A", label="slope 1"
         )
-        axes.set(
-            xscale="log", yscale="log", xlabel="images", ylabel=f"{name.removesuffix(f' {unit}')} ({unit})"
-        )
+        axes.set(xscale="log", yscale="log", xlabel="images", ylabel=label)
         axes.set_ylim(bottom=max(first / 3, 1e-3))
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
