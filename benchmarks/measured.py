@@ -153,10 +153,14 @@ def report(
     print("; ".join(f"{key} {value}" for key, value in machine(device).items()))
     if keep:
         RESULTS.mkdir(exist_ok=True)
-        label = re.sub(r"[^a-z0-9]+", "-", str(result["machine"]["device"]).lower()).strip("-")
-        path = RESULTS / f"{datetime.now():%Y-%m-%d}-{name}-{label}.json"
+        path = RESULTS / f"{datetime.now():%Y-%m-%d}-{name}-{label(machine(device)['device'])}.json"
         path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", "utf-8")
         print(f"kept in {path}")
+
+
+def label(name: object) -> str:
+    """A name as a part of a file's."""
+    return re.sub(r"[^a-z0-9]+", "-", str(name).lower()).strip("-")
 
 
 def machine(device: torch.device) -> dict[str, str | int | float]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
-from measured import RESULTS, Table, shown
+from measured import RESULTS, Table, label, shown
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 MARK = "<!-- From here on by benchmarks/page.py, out of benchmarks/results. -->"
@@ -146,7 +146,8 @@ def section(result: Result) -> str:
         draw = FIGURES.get(table.name.rstrip("0123456789").rstrip("-"))
         figure = None if draw is None else draw(table)
         if figure is not None:
-            name = f"performance-{table.name}-{machine['kind']}.png"
+            own = label(table.name.removeprefix(result["benchmark"]))
+            name = f"performance-{result['benchmark']}-{own}-{label(machine['device'])}.png"
             figure.savefig(PAGE.parent / "images" / name, dpi=110, bbox_inches="tight")
             plt.close(figure)
             lines.append(f"![{table.title}](images/{name})")
@@ -186,7 +187,7 @@ def growth(table: Table) -> Figure | None:
     figure, panels = plt.subplots(1, 2, figsize=(9, 3.6))
     kinds = list(dict.fromkeys(column(table, "kept in")))
     drawn = {"epoch s": "an epoch (s)", "without files MB": "memory without mapped files (MB)"}
-    for axes, (name, label) in zip(panels, drawn.items(), strict=True):
+    for axes, (name, said) in zip(panels, drawn.items(), strict=True):
         for number, kind in enumerate(kinds):
             rows = [row for row in table.rows if row[0] == kind]
             x, y = column(table, "images", rows), column(table, name, rows)
@@ -196,7 +197,7 @@ def growth(table: Table) -> Figure | None:
         axes.plot(
             counts, [last * count / counts[-1] for count in counts], ":", color="#7A7A7A", label="slope 1"
         )
-        axes.set(xscale="log", yscale="log", xlabel="images", ylabel=label)
+        axes.set(xscale="log", yscale="log", xlabel="images", ylabel=said)
         axes.set_ylim(bottom=max(first / 3, 1e-3))
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
