@@ -363,6 +363,8 @@ class PrecisionRecallPlot(Plot):
             scale.setStyle(maxTickLevel=0, tickTextOffset=3)
             scale.linkToView(self.view)
         self.scales[0].setWidth(AXIS)
+        # Legible where the dock is low, too.
+        self.scales[0].setTicks([[(0, "0"), (0.5, "0.5"), (1, "1")]])
         self.scales[1].setHeight(FOOT)
         self.scales[1].setStyle(hideOverlappingLabels=15)
         self.canvas.addItem(self.scales[0], 0, 0)
