@@ -309,7 +309,7 @@ class _CategoricalNats(_Sloped):
                 inside = known[images, :, pixels]
                 part = selected(part, inside)
                 part[:, :1] = selected(part[:, :1], inside, 1e4)
-                label.masked_fill_(~inside[:, 0], 0)
+                label = label.masked_fill(~inside[:, 0], 0)
             off = torch.sub(part, part.amax(1, keepdim=True), out=room[: part.numel()].view(part.shape))
             slope = slopes[images, :, pixels]
             missed = torch.zeros_like(off[:, 0])
