@@ -234,8 +234,8 @@ def timing_application() -> Any:
             finally:
                 seconds = time.thread_time() - began
                 self.spent[self.label].append(seconds)
-                name = f"{type(owner).__name__}, {event.type()}"
-                self.longest[self.label] = max(self.longest.get(self.label, (0.0, "")), (seconds, name))
+                longest = self.longest.get(self.label, (0.0, ""))
+                self.longest[self.label] = max(longest, (seconds, type(owner).__name__))
 
     return Timing()
 

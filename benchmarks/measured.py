@@ -153,7 +153,7 @@ def report(
     print("; ".join(f"{key} {value}" for key, value in machine(device).items()))
     if keep:
         RESULTS.mkdir(exist_ok=True)
-        path = RESULTS / f"{datetime.now():%Y-%m-%d}-{name}-{label(machine(device)['device'])}.json"
+        path = RESULTS / f"{datetime.now():%Y-%m-%d}-{name}-{label(device_name(device))}.json"
         path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", "utf-8")
         print(f"kept in {path}")
 
